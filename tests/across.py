@@ -1,7 +1,7 @@
-"""Files written with one version of torch, loaded with another: run by ``make test-versions``.
+"""Files written with one version of torch and loaded with another: run by ``make test-versions``.
 
-Models are made alike everywhere, from numbers that no random generator draws. Weights that were
-loaded are compared with those, and outputs with the outputs of the original, in the same process.
+All versions make equal models, with weights that no random generator draws. The loading process
+makes each model again, and compares the loaded weights and outputs with those.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], torch.Tensor]]] = 
 
 
 def model_of(name: str) -> nn.Module:
-    """The model, with the same weights everywhere."""
+    """Return a model, with the same weights in all versions."""
     model = MODELS[name][0]().eval()
     with torch.no_grad():
         for tensor in [*model.parameters(), *model.buffers()]:
@@ -98,7 +98,7 @@ def write(folder: Path) -> None:
 
 
 def read(folder: Path) -> None:
-    """Load every model, and compare it with the original, made here."""
+    """Load every model, and compare it with an original that this process makes."""
     for name, (_, inputs) in MODELS.items():
         model = model_of(name)
         ir = lg.load(folder / f"{name}.safetensors")
@@ -119,7 +119,7 @@ def _expect(condition: bool, message: str) -> None:
 
 
 def main() -> int:
-    """Write with one Python and read with the other, both ways."""
+    """Write with each of two Pythons, and read with the other."""
     first, second, *rest = sys.argv[1:]
     if not rest and first in ("write", "read"):
         print(torch.__version__, first)

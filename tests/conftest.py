@@ -1,4 +1,4 @@
-"""What the tests that cross packages share."""
+"""Fixtures of the tests that cross packages."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def core_only(
 @pytest.fixture(scope="session")
 def complete(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Environment:
     environment = Environment.create(tmp_path_factory.mktemp("complete"), "rich", "typer")
-    # By file, and not by name: a package of that name elsewhere is none of our business.
+    # Install the files, not the names: an index may have another package of the same name.
     ours = sorted(wheels.glob("layergraph[-_]*.whl"))
     environment.pip("install", "--find-links", wheels, *ours)
     return environment

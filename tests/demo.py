@@ -1,7 +1,7 @@
-"""The round trip on a model that everybody knows.
+"""The round trip of torchvision's resnet18.
 
-Converts torchvision's resnet18, with random weights, to its IR, prints that, rebuilds the model
-and compares the two bit for bit. Exits with 1 if anything differs.
+Converts the model, with random weights, to its IR, prints the IR, rebuilds the model, and compares
+the two models bit for bit. Exits with 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import nn
 import layergraph as lg
 from layergraph.testing import bitwise_equal
 
-# Other batches and sizes than any that a graph could have been captured for.
+# Use other batch sizes and image sizes than those of the capture.
 SHAPES = [(1, 3, 224, 224), (4, 3, 224, 224), (2, 3, 97, 131)]
 
 
 def differences(
     original: nn.Module, rebuilt: nn.Module, inputs: Iterable[torch.Tensor]
 ) -> list[str]:
-    """What tells two models apart, each in a sentence."""
+    """Return the differences between two models, a sentence for each."""
     found = []
     states = original.state_dict(), rebuilt.state_dict()
     if list(states[0]) != list(states[1]):
@@ -35,7 +35,7 @@ def differences(
     ]
     with torch.no_grad():
         for given in inputs:
-            # Each its own copy: layers that work in place must not help each other.
+            # Copy the input for each model, because layers may change it in place.
             outputs = original(given.clone()), rebuilt(given.clone())
             if not bitwise_equal(*outputs):
                 found.append(f"the outputs for an input of shape {tuple(given.shape)} differ")
@@ -43,7 +43,7 @@ def differences(
 
 
 def main() -> int:
-    """Run the demo, and give the exit status."""
+    """Run the demo, and return the exit status."""
     model = torchvision.models.resnet18().eval()
     ir = lg.to_ir(model)
     print(ir)

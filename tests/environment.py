@@ -1,7 +1,7 @@
 """Wheels, and clean environments to install them into.
 
-PyTorch is not downloaded again: an environment sees the files of the one that runs the tests, and
-of exactly the distributions that torch, torchvision and others that it is given need.
+Nothing downloads PyTorch again: an environment sees torch, torchvision and other distributions of
+the environment that runs the tests, with their dependencies and nothing else.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ Distributions = dict[str, importlib.metadata.Distribution]
 
 
 def installed(*path: Path) -> Distributions:
-    """The distributions in some folders, by normalised name; without folders, of these tests."""
+    """Return the distributions in folders, by normalised name; by default, those of the tests."""
     where = {"path": [str(each) for each in path]} if path else {}
     return {canonicalize_name(one.name): one for one in importlib.metadata.distributions(**where)}
 
 
 def closure(present: Distributions, *names: str) -> Distributions:
-    """Those distributions that some of them need, themselves included."""
+    """Return distributions with everything that they require."""
     pending = [Requirement(name) for name in names]
     seen: set[tuple[str, frozenset[str]]] = set()
     while pending:
@@ -84,7 +84,7 @@ def closure(present: Distributions, *names: str) -> Distributions:
 
 
 def tops(distribution: importlib.metadata.Distribution) -> Iterable[Path]:
-    """The files and folders directly in site-packages that belong to a distribution."""
+    """Return the files and folders directly in site-packages that belong to a distribution."""
     assert distribution.files, f"{distribution.name} does not list its files"
     names = {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}
     return (Path(str(distribution.locate_file(name))) for name in names)
@@ -92,7 +92,7 @@ def tops(distribution: importlib.metadata.Distribution) -> Iterable[Path]:
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment and an empty folder to be in."""
+    """A virtual environment, and an empty folder to run commands in."""
 
     python: Path
     site_packages: Path
@@ -102,7 +102,7 @@ class Environment:
     def create(cls, folder: Path, *downloaded: str) -> Environment:
         venv, cwd = folder / "venv", folder / "elsewhere"
         cwd.mkdir()
-        # Without pip of its own, since the pip of the tests can serve it: that is seconds faster.
+        # Without pip: the pip of the tests can install into it, which is seconds faster.
         succeed(sys.executable, "-m", "venv", "--without-pip", venv, cwd=cwd)
         python = venv / "bin" / "python"
         where = "import sysconfig; print(sysconfig.get_path('purelib'))"
@@ -114,7 +114,7 @@ class Environment:
 
     @property
     def layergraph(self) -> Path:
-        """The command, where it is installed."""
+        """Return the path of the installed command."""
         return self.python.with_name("layergraph")
 
     def pip(self, *arguments: object) -> str:
@@ -122,7 +122,7 @@ class Environment:
         return succeed(*pip, *arguments, cwd=self.cwd)
 
     def report(self, code: str) -> Any:
-        """What a script prints, as JSON."""
+        """Return the parsed JSON that a script prints."""
         return json.loads(
             succeed(self.python, "-W", "error::UserWarning", "-c", code, cwd=self.cwd)
         )
@@ -133,7 +133,7 @@ class Environment:
         return run(self.python, script, cwd=self.cwd)
 
     def pytest(self, folder: Path, tools: Path) -> str:
-        """Run the tests in a folder, with a pytest that the environment itself has not."""
+        """Run the tests in a folder, with the pytest of this process's environment."""
         if not tools.exists():
             tools.mkdir()
             for top in {

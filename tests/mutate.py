@@ -1,15 +1,15 @@
-"""Change the code in many small places, one at a time, and see whether the tests notice.
+"""Mutation tests: change the code in many places, one at a time, and run the tests.
 
     python -m tests.mutate [--seed 15] [--count 40] [--only 3,7] [--list] [--fast] [--listed]
 
-A place is chosen by the hash of its statement and function, and not by its path: code that moves to
-another file keeps its mutations, so that counts from before and after a restructuring compare. Each
-mutation is made in a copy of the checkout. The test files that mention most of the names around the
-place run first, the others follow, until a test fails. A test that also fails without the mutation
-counts for nothing.
+We choose a place by the hash of its statement and function, not by its path: code that moves to
+another file keeps its mutations, so that counts before and after a restructuring are comparable.
+Each mutation changes a copy of the checkout. The test files that mention most of the names around
+the place run first, then the others, until a test fails. A test that also fails without the
+mutation does not count.
 
-The mutations of ``mutations.toml``, which were chosen by hand, follow: with ``--listed``, these are
-all.
+The mutations of ``mutations.toml``, which were chosen by hand, run last; with ``--listed``, only
+these run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parent.parent
 FIRST = 4  # the number of test files that run before all others
-SECONDS = 900  # a run that takes longer than that hangs: the mutation is caught
+SECONDS = 900  # the limit of a run in seconds: after it, the mutation counts as caught
 MEMORY = 24 << 30
 
 _OPERATORS: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -145,9 +145,9 @@ class _Finder:
             if field in ("annotation", "returns", "decorator_list", "type_params"):
                 continue
             for child in value if isinstance(value, list) else [value]:
-                # Python 3.11 has no right places for what is inside of an f-string.
+                # Python 3.11 records wrong positions for the parts of an f-string.
                 if isinstance(child, ast.AST) and not isinstance(child, ast.JoinedStr):
-                    # What runs once, when the module is imported, are tables and constants.
+                    # Code outside functions makes tables and constants, so leave it out.
                     for new in _changes(child) if scope else ():
                         yield self._mutation(child, new, scope)
                     yield from self._in(child, scope)
@@ -206,7 +206,7 @@ def _other_values(node: ast.AST) -> Iterator[str]:
 
 
 def test_files(mutation: Mutation) -> list[str]:
-    """Return all test files, those first that have most to do with the place."""
+    """Return all test files, those first that mention most names around the place."""
     folders = ["core/tests", *CHECKOUT.glob("plugins/*/tests"), "tests"]
     files = [file for each in folders for file in (CHECKOUT / each).rglob("test_*.py")]
     package = Path(mutation.path).parts[: 2 if mutation.path.startswith("plugins") else 1]
@@ -246,7 +246,7 @@ class Copy:
         }
 
     def failure(self, tests: list[str], *options: str) -> str:
-        """Run tests; return the first one that fails, or how the run ends; empty if all pass."""
+        """Run tests. Return the first that fails, or the error of the run; empty if all pass."""
         command = (sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
         process = subprocess.Popen(
             [*command, *options, *tests],
@@ -267,14 +267,14 @@ class Copy:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             return f"no end after {SECONDS} seconds"
-        if process.returncode in (0, 5):  # 5: all tests there are slow
+        if process.returncode in (0, 5):  # exit code 5: the file has slow tests only
             return ""
         failed = re.search(r"^(?:FAILED|ERROR) (\S.*?)(?: - |$)", said, re.MULTILINE)
         return failed[1] if failed else said[-300:].strip() or f"exit code {process.returncode}"
 
 
 def try_out(mutation: Mutation, *, fast: bool) -> str:
-    """Return what catches a mutation; empty if it survives."""
+    """Return the test that catches a mutation; empty if the mutation survives."""
     options = ("-m", "not slow") if fast else ()
     with tempfile.TemporaryDirectory() as folder:
         copy = Copy(Path(folder))

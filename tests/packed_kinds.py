@@ -1,7 +1,7 @@
 """Models with packed weights of several libraries: one process for each.
 
 ``python packed_kinds.py FOLDER`` prints a line of JSON for each: the exit code of its process, and
-for each function ``kept``, ``refused: …`` or what went wrong.
+for each function ``kept``, ``refused: …`` or the error.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def torchao(name: str, make: Callable[[], nn.Module] = network) -> nn.Module:
     for step in steps[name]:
         ao.quantize_(model, step, filter_fn=lambda each, _: isinstance(each, nn.Linear))
         if isinstance(model[0], nn.Linear):
-            model(torch.randn(3, 64))  # quantizers note the scales of a call
+            model(torch.randn(3, 64))  # a call lets quantizers record their scales
     if make is words:
         int8 = ao.IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=ao.PerAxis(0))
         ao.quantize_(model, int8, filter_fn=lambda each, _: isinstance(each, nn.Embedding))
@@ -84,7 +84,7 @@ def torch_ao(name: str) -> nn.Module:
 
 
 class Packed(nn.Parameter):
-    """A weight in the manner of bitsandbytes: bytes, and the scales beside them."""
+    """A weight like those of bitsandbytes: bytes, and scales beside these."""
 
     def __new__(cls, data: torch.Tensor) -> Self:
         return torch.Tensor._make_subclass(cls, data, False)
@@ -154,7 +154,7 @@ def kept(name: str, folder: Path) -> Iterator[tuple[str, Callable[[], str]]]:
 
 
 def given(name: str, folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield the steps in which the weights of a model are given to a dense one, by function."""
+    """Yield the steps that pass the weights of a model to a dense model, by function."""
     ir, state = lg.to_ir(network()), CASES[name]().state_dict()
     path, weights = folder / "model.safetensors", folder / "weights.safetensors"
     yield "to_torch", lambda: lg.to_torch(ir, state)
@@ -162,13 +162,13 @@ def given(name: str, folder: Path) -> Iterator[tuple[str, Callable[[], object]]]
     lg.save(ir, path, network().state_dict())
     try:
         save_file(state, weights)
-    except Exception:  # no program writes them
+    except Exception:  # safetensors cannot write such tensors
         return
     yield "load_model", lambda: lg.load_model(path, weights=weights)
 
 
 def outcomes(name: str, folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield the outcome of each function. Where the model is refused, that of its weights."""
+    """Yield the outcome of each function. If the model is refused, test its weights instead."""
     try:
         steps = list(kept(name, folder))
     except LayergraphError as error:
@@ -185,9 +185,9 @@ def outcomes(name: str, folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def main(folder: Path, names: list[str]) -> None:
-    """Print what becomes of each model."""
+    """Print the outcome for each model."""
     warnings.simplefilter("ignore")
-    torchao("int8")  # once, so that each child has all that is imported
+    torchao("int8")  # import everything once, so that each child has it
     for name in names or CASES:
         out = folder / "outcomes"
         child = os.fork()

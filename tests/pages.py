@@ -1,9 +1,9 @@
 """Pages of Markdown as scripts: their files are written, their commands run, their output compared.
 
-What a page shows is what the tests do, in the page's order:
+The tests follow a page in its order:
 
-- a block with a title, ``toml title="acme/pyproject.toml"``, is a file of that name and content;
-- a ``console`` block is lines for a shell, after ``$ ``, each with all that it prints;
+- a block with a title, ``toml title="acme/pyproject.toml"``, is a file with that name and content;
+- a ``console`` block holds commands, after ``$ ``, each with its full output;
 - a ``python`` block without a title is code, and a ``text`` block after ``prints`` is its output.
 
 ``...`` stands for any text in an output.
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     page
     for page in ROOT.rglob("*.md")
-    # Environments, caches and builds, which git ignores, have pages of others.
+    # Skip environments, caches and builds, which contain pages of other projects.
     if not any(part.startswith(".") or part == "site" for part in page.relative_to(ROOT).parts)
 )
 _BLOCK = re.compile(
@@ -42,11 +42,11 @@ class Block:
 
     Attributes:
         page: the file.
-        line: how many lines come before its text.
-        language: what stands after the fence.
-        title: the name of the file that it is; empty for none.
-        text: what is in it.
-        output: what it is said to print; None if nothing is said.
+        line: the number of lines before its text.
+        language: the language after the fence.
+        title: the name of the file; empty if the block is not a file.
+        text: the content.
+        output: the output that the page shows; None if it shows none.
     """
 
     page: Path
@@ -58,11 +58,11 @@ class Block:
 
     @property
     def is_code(self) -> bool:
-        """Whether it runs by itself."""
+        """Return whether the block is code that runs alone."""
         return self.language == "python" and not self.title
 
     def run(self) -> None:
-        """Run it as Python, and compare what it prints."""
+        """Run the block as Python, and compare its output with that of the page."""
         code = compile("\n" * self.line + self.text, str(self.page), "exec")
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
@@ -88,7 +88,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def compare(shown: str, printed: str, where: str) -> None:
-    """Fail if a page shows something else than what was printed."""
+    """Fail if a page shows another output than the one that was printed."""
     want, got = (
         "".join(f"{line.rstrip()}\n" for line in text.strip("\n").splitlines())
         for text in (shown, printed)
@@ -98,11 +98,11 @@ def compare(shown: str, printed: str, where: str) -> None:
 
 
 class Shell:
-    """A shell that stays open, as that of a reader: in a folder, with what was activated there.
+    """A shell that stays open, like a reader's: it keeps its folder and its virtual environment.
 
     Args:
-        folder: where it starts.
-        env: its environment, and nothing else.
+        folder: the folder in which it starts.
+        env: its environment variables; it inherits no others.
     """
 
     MARK = "=== exit status "
@@ -119,10 +119,10 @@ class Shell:
         )
 
     def run(self, command: str) -> str:
-        """What a command prints.
+        """Run a command, and return its output.
 
         Raises:
-            AssertionError: it failed.
+            AssertionError: the command failed.
         """
         assert self._bash.stdin is not None
         assert self._bash.stdout is not None
@@ -138,20 +138,20 @@ class Shell:
         raise AssertionError(f"$ {command}\nended the shell:\n{''.join(printed)}")
 
     def close(self) -> None:
-        """End it."""
+        """End the shell."""
         self._bash.communicate()
 
 
 def follow(
     page: Path, folder: Path, env: Mapping[str, str], after: Callable[[str], None] | None = None
 ) -> None:
-    """Do what a page says, from its first block to its last.
+    """Follow the instructions of a page, from its first block to its last.
 
     Args:
         page: the page.
-        folder: where its reader starts.
-        env: the environment of its reader.
-        after: what to call after each command, with the command.
+        folder: the folder in which the reader starts.
+        env: the environment variables of the reader.
+        after: a function to call after each command, with the command.
     """
     shell = Shell(folder, env)
     try:
@@ -172,7 +172,7 @@ def follow(
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """That of the tests, without what would let the checkout in or change how output looks."""
+    """Return the tests' environment without variables that add the checkout or change output."""
     kept = {
         name: value
         for name, value in os.environ.items()

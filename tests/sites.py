@@ -58,7 +58,7 @@ class Site:
 
 
 def search_path(*folders: object) -> str:
-    """Return PYTHONPATH with folders before those that are in it."""
+    """Return PYTHONPATH with more folders at its beginning."""
     return os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 

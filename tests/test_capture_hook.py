@@ -134,7 +134,7 @@ def test_what_a_capturer_does_wrong_is_an_error_that_names_it(
             return False
 
     setattr(Odd, name, method)
-    # The model is a leaf where its faults are asked for.
+    # The test of ``faults`` needs a leaf.
     model = nn.Linear(3, 3) if name == "faults" else Scaled()
 
     def capture(request: CaptureRequest) -> Capturer:

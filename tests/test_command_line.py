@@ -1,4 +1,4 @@
-"""The command on real models, and what its page says that it prints."""
+"""The command on real models, compared with the output that its page shows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def command(tmp_path, monkeypatch, capsys):
 
 
 def _matches(shown, printed):
-    """Whether a text is what an example shows; three dots stand for anything."""
+    """Return whether a text matches an example, in which three dots stand for any text."""
     pattern = ".*".join(re.escape(part) for part in shown.split("..."))
     return re.fullmatch(pattern, printed, re.DOTALL)
 

@@ -1,4 +1,4 @@
-"""The distributions describe themselves, and ask for each other."""
+"""The metadata and the dependencies of the distributions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VERSION = project(CHECKOUT)["version"]
 
 
 def names_imported(file: Path) -> list[str]:
-    """The modules that a file imports when it runs: not those that only type checkers import."""
+    """Return the modules that a file imports when it runs, without those for type checkers only."""
     tree = ast.parse(file.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":

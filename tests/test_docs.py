@@ -1,4 +1,4 @@
-"""The code in READMEs and docs runs, and prints what it says it prints."""
+"""The code in READMEs and docs runs, and prints the output that the page shows."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)", prose):
         assert (page.parent / target).exists(), target
         if page.is_relative_to(ROOT / "docs"):
-            # The site has no other pages; those who read the files find both.
+            # The site has the pages in docs/ only. A link to another file works in the repository.
             assert (page.parent / target).resolve().is_relative_to(ROOT / "docs"), target
 
 
@@ -90,7 +90,7 @@ def test_every_plugin_is_in_the_readme() -> None:
 
 
 PRECEDENCE = (ROOT / "docs/explanation/precedence.md").read_text()
-# An item of a list, with the lines that belong to it.
+# An item of a list, with its continuation lines.
 CLAIM = re.compile(r"^(?:\d+\.|-) .*\n(?:  .*\n)*", re.MULTILINE)
 LINK = re.compile(r"^ +`([\w/]+\.py)::(\w+)`$", re.MULTILINE)
 

@@ -1,4 +1,4 @@
-"""Every layer of the installed torch.nn has a handler, and comes back from its IR."""
+"""Every layer of the installed torch.nn has a handler, and is rebuilt from its IR."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ ABSTRACT = {
     nn.RNNBase: "the base of RNN, LSTM and GRU",
     nn.RNNCellBase: "the base of their cells",
 }
-# They are no layers, but place a model on devices.
+# These classes are not layers: they place a model on devices.
 WRAPPERS = {nn.DataParallel: lambda: nn.DataParallel(nn.Linear(2, 2))}
 
-# What the constructors cannot do without, by the names that they have for it.
+# Values for required arguments of the constructors, by the name of the argument.
 ARGUMENTS = {
     "cutoffs": [2],
     "d_model": 4,
@@ -70,7 +70,7 @@ ARGUMENTS = {
     "upscale_factor": 2,
     "value": 0.5,
 }
-# Where signatures do not say what is needed, or what is needed is another layer.
+# Layers whose signatures do not show the required arguments, or that require another layer.
 OTHERWISE = {
     nn.FractionalMaxPool2d: lambda: nn.FractionalMaxPool2d(2, output_size=2),
     nn.FractionalMaxPool3d: lambda: nn.FractionalMaxPool3d(2, output_size=2),
@@ -83,7 +83,7 @@ OTHERWISE = {
 
 
 def make(cls):
-    """A layer of the class; a lazy one as what it has become in its first call."""
+    """Return a layer of the class; for a lazy class, the layer after its first call."""
     if cls in OTHERWISE:
         return OTHERWISE[cls]()
     parameters = signature_of(cls).parameters.values()
@@ -103,7 +103,7 @@ def make(cls):
 
 
 class Holding(nn.Module):
-    """Holds a layer; containers of parameters cannot be called, and so are no model."""
+    """Holds a layer. Containers of parameters cannot be called, so they are not models."""
 
     def __init__(self, held):
         super().__init__()

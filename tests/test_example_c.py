@@ -1,4 +1,4 @@
-"""The example of a back end is a package that others install, use and uninstall."""
+"""The example of a back end, as a package that users install, use and uninstall."""
 
 from __future__ import annotations
 

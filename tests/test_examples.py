@@ -1,4 +1,4 @@
-"""The worked example is what it says: a package that others install, use and uninstall."""
+"""The worked example, as a package that users install, use and uninstall."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def installed(complete: Environment, wheel: Callable[[str], Path]) -> Iterator[E
 
 
 def subcommands(environment: Environment) -> list[str]:
-    """The subcommands that the help of the installed command lists."""
+    """Return the subcommands that the help of the installed command lists."""
     said = succeed(environment.layergraph, "--help", cwd=environment.cwd)
     return re.findall(r"^  ([a-z-]+)  ", said.partition("Commands:")[2], re.MULTILINE)
 
 
-# An IR with Acme's annotations, as somebody may get it who does not have the package.
+# An IR with Acme's annotations, read in an environment without the package.
 WHO = """
 import json
 from torch import nn

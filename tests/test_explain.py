@@ -1,4 +1,4 @@
-"""What is said of who answers: the whole chain, whoever declines and why, and what wraps it."""
+"""``explain``: the whole chain of handlers, the reasons of those that decline, and wrappers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def torch_to_ir(module):
     return answer and replace(answer, data={{**answer.data, "{who}.bits": 8}})
 """
 
-# One class and one type, by functions that look before they answer.
+# Handlers for one class and one type, which check the class or type before they answer.
 KNOWS = """
 from torch import nn
 from layergraph import Implementation, hookimpl
@@ -89,7 +89,7 @@ def verdicts(chain) -> dict[str | None, str]:
 
 @pytest.fixture(params=["torch_to_ir", "ir_to_torch"])
 def explained(request: pytest.FixtureRequest) -> Callable[..., lg.plugins.explanation.Chain]:
-    """The chain of one direction, for a linear layer."""
+    """Return the chain of one direction for a linear layer."""
 
     def chain(plugins, register=None):
         if request.param == "torch_to_ir":
@@ -190,7 +190,7 @@ def test_one_that_fails_keeps_those_behind_it_from_answering(explained, site: Si
     assert verdicts(chain) == {"bbb": "fails", "aaa": "shadowed"}
     assert chain.asked[0].reason == "OSError: out of bbb"
     assert chain.winner is None
-    assert "nobody answers, because one fails" in "\n".join(chain.lines())
+    assert "no handler answers, because one fails" in "\n".join(chain.lines())
 
 
 def test_a_tie_of_two_third_parties_is_pointed_out(explained, site: Site):
@@ -222,7 +222,7 @@ def test_wrappers_are_shown_with_what_they_make_of_the_answer(site: Site):
     assert chain.winner.distribution == "layergraph-mmm"
     assert chain.answer.data == {"by": "layergraph-mmm", "aaa.bits": 8, "bbb.bits": 8}
     assert chain.answer.data == converter.convert(LINEAR)["root"].data
-    assert "the wrappers make of the answer" in str(explanation)
+    assert "the wrappers change the answer to" in str(explanation)
 
 
 def test_a_module_is_explained_in_both_directions():
@@ -279,7 +279,7 @@ def test_of_a_module_with_hooks_nobody_is_asked():
     module = nn.Linear(1, 2)
     module.register_forward_hook(lambda *_: None)
     explanation = lg.explain(module)
-    assert "nobody is asked" in str(explanation)
+    assert "no handler is called" in str(explanation)
     assert explanation.chains[0].answer is None
 
 

@@ -1,4 +1,4 @@
-"""Models of others, through files: the same structure, the same weights, the same outputs."""
+"""Models of libraries, through files: the same structure, the same weights, the same outputs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_model_comes_back_from_a_file(tmp_path, name):
         found, rebuilt, original = (_outputs(m, args, kwargs) for m in (each, wanted, model))
         assert len(found) == len(rebuilt) > 0
         assert all(map(bitwise_equal, found, rebuilt))
-        # Objects of libraries come back as dicts, so that there may be more to be found in them.
+        # The rebuilt model returns dicts instead of objects of libraries, which may hold more.
         assert bitwise_equal(found[0], original[0])
 
 

@@ -1,4 +1,4 @@
-"""Functions of others: nodes in memory, and names of plugins in files."""
+"""Functions outside torch: nodes in memory, and names of plugins in files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Sign(torch.autograd.Function):
 
 
 class Cubed(torch.autograd.Function):
-    """Its gradient has a gradient, and neither is that of what forward computes."""
+    """Has a gradient and a second gradient, both of which differ from those of forward."""
 
     @staticmethod
     def forward(ctx, x):

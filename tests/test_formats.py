@@ -1,4 +1,4 @@
-"""The hook ``formats``: who reads and writes a suffix."""
+"""The hook ``formats``: the plugin that reads and writes a suffix."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def installing(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 class Notes:
-    """A format that notes what it is called with."""
+    """A format that records the arguments of its calls."""
 
     def __init__(self, suffix: str = ".odd") -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -211,7 +211,7 @@ def no_ir(path: Any) -> Any:
 
 
 class Reader:
-    """A class in the place of a function."""
+    """A reader that is a class, not a function."""
 
     def __init__(self, path: Any) -> None:
         self.path = path

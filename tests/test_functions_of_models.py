@@ -1,4 +1,4 @@
-"""What well-known models call can be kept in files, all of it."""
+"""Files can hold all functions that well-known models call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fuzz target's watch takes nothing for a finding that a load of an honest file does."""
+"""The fuzz target reports nothing for a load of a valid file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Model(nn.Module):
 def test_an_honest_file_is_no_finding(tmp_path: Path) -> None:
     model, path = _Model(), tmp_path / "m.safetensors"
     lg.save(lg.to_ir(model, (torch.ones(1, 40),)), path, model.state_dict())
-    lg.load_model(path)  # what is imported late is imported
+    lg.load_model(path)  # run the late imports now
     with Watch(tmp_path).on():
         lg.load(path)
         lg.load_model(path)

@@ -1,4 +1,4 @@
-"""An IR is not bound to the device that it was captured on; to be seen where there is a GPU."""
+"""An IR is not bound to the device of its capture. These tests need a GPU."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NAMES = (
 ENTRIES = [each for each in all_entries() if each.name in NAMES]
 
 
-# Their code calls torch.histc with ints where it finds a GPU, which the CPU has no kernel for.
+# If there is a GPU, their code calls torch.histc with ints, for which the CPU has no kernel.
 BY_DEVICE = ("transformers/MixtralModel",)
 
 
@@ -130,7 +130,7 @@ def test_captured_in_half_precision_it_runs_on_the_gpu(entry):
 
 
 class Net(nn.Module):
-    """It asks where its input is, and of which sizes."""
+    """Reads the device and the sizes of its input."""
 
     def __init__(self):
         super().__init__()
@@ -147,7 +147,7 @@ class Net(nn.Module):
 
 
 class Autocast(Net):
-    """It has a region for the kind of device that it is on."""
+    """Has an autocast region for the type of its device."""
 
     def forward(self, x):
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
@@ -185,7 +185,7 @@ def test_autocast_regions(source):
 
 
 class ByDevice(Net):
-    """It decides by the device of its input."""
+    """Branches on the device of its input."""
 
     def forward(self, x):
         return super().forward(x) * (2 if x.is_cuda or x.device.type == "mps" else 3)
@@ -203,7 +203,7 @@ def test_a_model_that_decides_by_its_device_warns_elsewhere(source, target):
 
 
 def test_capture_keeps_the_order_of_kernels_that_torch_chooses():
-    # In a process of its own: the first attention chooses.
+    # Use a new process, because the first call of attention chooses the kernel.
     program = """
 import torch, layergraph as lg
 from torch import nn

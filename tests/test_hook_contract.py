@@ -1,4 +1,4 @@
-"""What an implementation of a hook does wrong is an error that names the plugin and the hook."""
+"""A wrong implementation of a hook raises an error that names the plugin and the hook."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_ir_to_torch_raises(error: BaseException) -> None:
         return raising(error) if implementation.type == "linear" else None
 
     converter = Ir2Torch(plugins=plugin(ir_to_torch=ir_to_torch))
-    if isinstance(error, Exception):  # it refuses the attributes
+    if isinstance(error, Exception):  # the handler refuses the attributes
         with pytest.raises(BuildError, match=type(error).__name__):
             converter.convert(IR)
         return
@@ -258,7 +258,7 @@ class Inside(nn.Module):
         (lambda shared: shared, "meta"),
         (Inside, None),
         (Inside, "meta"),
-        # On the meta device, each gets tensors of its own.
+        # On the meta device, each layer gets its own tensors.
         (Borrows, None),
     ],
 )

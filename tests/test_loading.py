@@ -1,4 +1,4 @@
-"""Which plugins are asked at all: broken, outdated and disabled ones are not."""
+"""Loading of plugins: broken, outdated and disabled ones are skipped."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_the_environment_disables_plugins(monkeypatch: pytest.MonkeyPatch):
         "layergraph-conv",
     }
     ir = Torch2Ir().convert(nn.Linear(1, 2))
-    assert ir[ir.root].type == "module"  # traced through
+    assert ir[ir.root].type == "module"  # no handler answers, so the module is traced through
     with pytest.raises(BuildError, match="pip install layergraph-linear"):
         Ir2Torch().convert(lg.Ir([lg.Implementation("linear", name="root")]))
     left_out = {each.distribution: each for each in discovered().left_out}

@@ -1,4 +1,4 @@
-"""The mutations that were chosen by hand: each one is a place of the code, once."""
+"""The mutations that were chosen by hand: each quotes a place of the code that exists once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A new plugin works as it is made: its wheel, its tests, and what layergraph says of it."""
+"""A plugin of ``layergraph new-plugin`` works unchanged: its wheel, its tests, its listing."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_what_is_there_stays(tmp_path):
 def test_where_nothing_can_be_written_nothing_is(tmp_path, monkeypatch):
     with pytest.raises(LayergraphError, match="cannot be written"):
         create("acme-scale", tmp_path / "missing")
-    # As where the disk is full, half way through.
+    # Fail as on a full disk, after half of the files.
     monkeypatch.setattr(Path, "rename", _no_space)
     with pytest.raises(LayergraphError, match="cannot be written: No space left"):
         create("acme-scale", tmp_path)

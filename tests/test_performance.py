@@ -1,7 +1,8 @@
-"""What layergraph does grows with a model's size and no faster, counted instead of timed.
+"""The work of layergraph is linear in a model's size.
 
-Counted are the lines of Python that run and the calls of C functions: they are the same on any
-machine. The bounds are what was counted when they were written down, and a quarter more.
+Instead of measuring time, the tests count the lines of Python that run and the calls of C
+functions, which are the same on any machine. The bounds are the counts at the time of writing, plus
+a quarter.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.slow
 SIZES = (100, 300, 800)
 MOST = 1.1
 SLACK = 1.25
-# An object here or there, in bytes for a layer.
+# Room for a few small objects, in bytes for each layer.
 ROOM = 16
 
 # By step and shape, lines and calls for each further layer. Capture by running describes each
@@ -83,7 +84,7 @@ WORK = {
         "load model": 404,
     },
 }
-# And bytes, at the most at one time.
+# The same for the peak of memory, in bytes.
 MEMORY = {
     "chain": {
         "capture without inputs": 5_942,
@@ -151,7 +152,7 @@ def _steps(shape: str, size: int, folder: Path) -> dict[str, Callable[[], object
         "check": lambda: lg.ir.check(ir),
         "flatten": ir.flatten,
         "save": lambda: lg.save(ir, folder / f"saved-{size}.json"),
-        # Room for the longest text that is allowed would hide what reading takes.
+        # The default limit would reserve memory for the longest text, and hide the cost of reading.
         "load": lambda: lg.load(structure, limits=lg.Limits(text_bytes=2_000_000)),
         "rebuild": lambda: lg.to_torch(ir, device="meta"),
         "load model": lambda: lg.load_model(whole),
@@ -159,7 +160,7 @@ def _steps(shape: str, size: int, folder: Path) -> dict[str, Callable[[], object
 
 
 def _work(action: Callable[[], object]) -> int:
-    """How many lines run and how many C functions are called."""
+    """Return the number of lines that run plus that of calls of C functions."""
     count = 0
 
     def called(_frame, event, _arg):
@@ -183,10 +184,10 @@ def _work(action: Callable[[], object]) -> int:
 
 
 def _memory(action: Callable[[], object]) -> int:
-    """How many bytes Python has at most at one time, besides those that it had before.
+    """Return the peak of Python's memory in bytes, minus the memory before.
 
-    The least of two goes: a table that nobody ever empties, as torch.fx's of the code that it has
-    compiled, doubles its memory now and then, whoever adds to it.
+    The result is the smaller of two runs: a table that only grows, such as torch.fx's table of
+    compiled code, doubles its memory in some run, no matter which run adds the entry.
     """
     return min(_peak(action), _peak(action))
 
@@ -204,21 +205,21 @@ def _peak(action: Callable[[], object]) -> int:
 
 
 class Counted:
-    """What each step of a shape takes, by its size."""
+    """The cost of each step for models of one shape, by size."""
 
     def __init__(self, shape: str, folder: Path) -> None:
         self.work: dict[str, list[int]] = {}
         self.memory: dict[str, list[int]] = {}
         for size in SIZES:
             for step, action in _steps(shape, size, folder).items():
-                action()  # what is set up once is not counted
+                action()  # the first run sets things up, and is not counted
                 self.work.setdefault(step, []).append(_work(action))
                 if size >= SIZES[-2]:
                     self.memory.setdefault(step, []).append(_memory(action))
 
 
 def _for_one_more(counts: list[int]) -> float:
-    """What one more layer takes, so that what is taken once does not matter."""
+    """Return the cost of one more layer, which excludes constant costs."""
     return (counts[-1] - counts[-2]) / (SIZES[-1] - SIZES[-2])
 
 
@@ -252,7 +253,7 @@ def test_a_layer_takes_no_more_memory_than_it_did(counted):
 
 
 def _searches(action: Callable[[], object]) -> int:
-    """How often Python looks for garbage."""
+    """Return the number of Python's garbage collections."""
     found = []
     gc.collect()
     gc.callbacks.append(lambda phase, _: found.append(phase))

@@ -1,4 +1,4 @@
-"""Who is asked first, line by line of the list in ``layergraph.plugins``, in both directions."""
+"""Precedence of handlers, line by line of the list in ``layergraph.plugins``, both directions."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def ir_to_torch(implementation):
 
 # --- the levels ---
 
-# Highest first. The names sort against the levels, so that a level that does not count shows.
+# Highest first. The order of the names is the reverse, so the test fails if a level is ignored.
 DISTRIBUTIONS = {
     "tryfirst": ("aaa", "tryfirst=True"),
     "plain": ("bbb", ""),
@@ -135,7 +135,7 @@ def test_the_higher_level_is_asked_first(
     for rank in ("earlier override", "latest override"):
         if rank in present:
             converter.register_override("linear", direction.handler(rank))
-    # Registered last of all: it must not count when.
+    # Register this one last: the time of registration must not matter.
     if "register" in present:
         converter.register("linear", direction.handler("register"))
     expected = DISTRIBUTIONS[higher][0] if higher in DISTRIBUTIONS else higher
@@ -324,7 +324,7 @@ print(ir[ir.root].data["by"], to_torch(Ir([Implementation("linear", name="root")
 
 
 def reports(*paths: list[str]) -> list[list[str]]:
-    """Who answers in a new interpreter with such a ``sys.path``, for each; they run at once."""
+    """Return the winner in a new interpreter for each ``sys.path``. They all run at once."""
     running = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", REPORT],
@@ -340,7 +340,7 @@ def reports(*paths: list[str]) -> list[list[str]]:
 
 @pytest.mark.slow
 def test_installed_plugins_are_found_and_sorted_whatever_sys_path_says(tmp_path: Path) -> None:
-    """The whole way, from ``sys.path`` to ``to_ir`` and ``to_torch``, past the real built-ins."""
+    """Test all steps, from ``sys.path`` to ``to_ir`` and ``to_torch``, with the real built-ins."""
     folders = []
     for name in ("aaa", "bbb"):
         site = Site(tmp_path / name)
@@ -469,8 +469,8 @@ def test_one_broken_entry_point_leaves_the_others_of_its_distribution(site: Site
     assert [each.entry_point for each in plugins] == ["two"]
 
 
-# What an interrupted pip leaves behind, or another tool writes: file of the dist-info to content.
-# (Entry points that cannot be parsed stop the import of torch, before anybody asks for plugins.)
+# Damaged dist-info folders, from an interrupted pip or another tool: file to content. (Entry points
+# that cannot be parsed stop the import of torch itself, so they are not in this list.)
 DAMAGED = {
     "no metadata": ("METADATA", None),
     "no version": ("METADATA", "Metadata-Version: 2.1\nName: aaa\n"),
@@ -535,12 +535,12 @@ def test_what_is_registered_on_one_converter_concerns_no_other(
     for other in (untouched, later):
         assert direction.who(other) == "aaa"
         assert other.hooks.asked(direction.hook) == asked
-        # The type is still free on it.
+        # No handler of this converter has the type yet.
         other.register("bilinear", direction.handler("register"))
 
 
 def test_registering_on_a_default_converter_changes_nothing_global(direction: Direction) -> None:
-    lg.to_ir(nn.Linear(2, 2))  # plugins import parts of themselves at first
+    lg.to_ir(nn.Linear(2, 2))  # the first call imports parts of plugins
     before = [(plugin, dict(vars(plugin.implementation))) for plugin in installed_plugins()]
     changed = direction.default()
     changed.register_override("linear", direction.handler("override"))

@@ -1,4 +1,4 @@
-"""Modules of torch.ao.nn come back bit-exact, or are refused: never silently wrong.
+"""Modules of torch.ao.nn are rebuilt bit for bit, or are refused: never silently wrong.
 
 Their classes have the names of layers of torch.nn, and many derive from them, but what they compute
 is something else.
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::U
 
 
 class Quantizing(nn.Module):
-    """Gives what it holds a quantized input, and takes the quantization off what that returns."""
+    """Calls its module with a quantized input, and dequantizes the result."""
 
     def __init__(self, held):
         super().__init__()
@@ -45,7 +45,7 @@ class Quantizing(nn.Module):
 
 
 class Adding(nn.Module):
-    """Calls what it holds by methods."""
+    """Calls the methods of its module."""
 
     def __init__(self, held):
         super().__init__()
@@ -56,7 +56,7 @@ class Adding(nn.Module):
 
 
 class Twice(nn.Module):
-    """Gives what it holds one input twice."""
+    """Calls its module with one input as both arguments."""
 
     def __init__(self, held, times=2):
         super().__init__()
@@ -88,7 +88,7 @@ FUSED = "ConvBn1d ConvBn2d ConvBn3d ConvBnReLU1d ConvBnReLU2d ConvBnReLU3d"
 
 
 def rows(namespace, names, *arguments, around=None, given=None, engine="x86", **keywords):
-    """For each name of a class: it, what makes a model with a layer of it, an input, the engine."""
+    """Return for each name of a class: the class, a factory of a model, an input, the engine."""
     for name in names.split():
         cls = getattr(namespace, name)
 
@@ -102,7 +102,7 @@ def rows(namespace, names, *arguments, around=None, given=None, engine="x86", **
 
 
 def fused(names):
-    """The floating-point modules that hold the layers which are to become one."""
+    """Return the floating-point modules that hold the layers to fuse."""
     for name in names.split():
         size = name[-2] if name[-1] == "d" else ""
         parts = []
@@ -192,12 +192,12 @@ CASES = [
     *rows(sparse_dynamic, "Linear", 4, 3, 1, 4, engine="qnnpack"),
 ]  # fmt: skip
 
-# What others derive from, or hold.
+# Classes that are tested through their subclasses or containers.
 NOT_ALONE = set(
     "quantized.modules.utils.WeightedQuantizedModule "
     "quantized.modules.linear.LinearPackedParams "
     "quantized.modules.embedding_ops.EmbeddingPackedParams "
-    "quantized.modules.activation.MultiheadAttention "  # only made from a trained one
+    "quantized.modules.activation.MultiheadAttention "  # these are only made from a trained module
     "quantized.dynamic.modules.rnn.PackedParameter "
     "quantized.dynamic.modules.rnn.RNNBase "
     "quantized.dynamic.modules.rnn.RNNCellBase "
@@ -219,7 +219,7 @@ def test_no_class_is_forgotten():
 
 
 def outcome(model, given):
-    """How a model came back: None if it was refused, else what differs."""
+    """Return the differences of the rebuilt model; None if the capture refused the model."""
     try:
         ir = lg.to_ir(model)
     except CaptureError:
@@ -249,7 +249,7 @@ def test_it_comes_back_bit_exact_or_is_refused(cls, make, given, engine, monkeyp
     monkeypatch.setattr(torch.backends.quantized, "engine", engine)
     model = make()
     assert any(type(each) is cls for each in model.modules())
-    run(make(), given)  # else there would be nothing to come back
+    run(make(), given)  # check that the original runs
     assert not outcome(model, given)
 
 

@@ -1,4 +1,4 @@
-"""Handlers that a user registers on one converter, in every way in which it can be written."""
+"""Handlers that a user registers on one converter, in every form of registration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from layergraph.torch2ir import Torch2Ir
 
 
 class CustomLinear(nn.Linear):
-    """No handler of an installed plugin is for it: they are for exact classes."""
+    """Has no handler in an installed plugin, because these handle exact classes only."""
 
 
 def said(who: str) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def tagged(who: str) -> nn.Module:
 
 
 class ToIr:
-    """Whom a ``Torch2Ir`` asks for a module of type ``custom_linear``."""
+    """The direction to the IR: registers handlers, and returns which one answers."""
 
     def __init__(self, **options: Any) -> None:
         self.converter = Torch2Ir(**options)
@@ -49,7 +49,7 @@ class ToIr:
 
 
 class ToTorch:
-    """Whom an ``Ir2Torch`` asks for an implementation of type ``custom_linear``."""
+    """The direction to torch: registers handlers, and returns which one answers."""
 
     def __init__(self, **options: Any) -> None:
         self.converter = Ir2Torch(**options)
@@ -416,7 +416,7 @@ def leaf(implementation: Implementation) -> nn.Module:
 
 
 def with_option(implementation: Implementation, bias: bool = True) -> nn.Module:
-    # Read as an option: a handler that wants the children has to ask for them.
+    # The argument has a default: a handler that needs children must declare it without one.
     assert bias is True
     return tagged(implementation.name)
 
@@ -473,7 +473,7 @@ def test_a_handler_of_two_parameters_gets_the_built_children_too(method: str, ki
     assert [(name, child.by) for name, child in model.named_children()] == [("only", "only")]
 
 
-# --- nobody answers ---
+# --- no handler answers ---
 
 
 def test_an_unknown_type_is_named_with_its_place_and_help() -> None:

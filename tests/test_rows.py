@@ -120,7 +120,7 @@ def test_a_decorated_class_is_kept_whole(site: Site):
     x = torch.randn(4, 3)
     for given in (x, -x):
         assert bitwise_equal(model(given), rebuilt(given))
-    assert type(model[1])(1.5).factor == 1.5  # and is the class that it was
+    assert type(model[1])(1.5).factor == 1.5  # and has the same class as before
 
 
 def test_of_a_decorated_class_defaults_go_without_saying_and_subclasses_are_others(site: Site):
@@ -130,7 +130,7 @@ def test_of_a_decorated_class_defaults_go_without_saying_and_subclasses_are_othe
     class Own(cls):
         pass
 
-    with pytest.raises(CaptureError):  # it is traced through, and its forward looks at its input
+    with pytest.raises(CaptureError):  # it is traced through, and its forward branches on its input
         Torch2Ir(plugins).convert(Own())
 
 

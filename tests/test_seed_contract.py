@@ -1,4 +1,4 @@
-"""What users of the seed were promised: its snippets and its dict form, as they stand there."""
+"""Compatibility with the seed project: its snippets and its dict form, quoted unchanged."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_the_seed_taken_literally_is_told_what_is_missing() -> None:
 
 
 def test_the_snippet_as_it_is_written() -> None:
-    """With the decorator; only the name of the package and the type are mended."""
+    """The snippet with the decorator; only the name of the package and the type are changed."""
     my_ir2torch = get_ir2torch()
 
     @my_ir2torch.register_override("custom_linear")
@@ -127,7 +127,7 @@ def test_the_snippet_as_it_is_written() -> None:
 
 
 def test_a_round_trip_through_handlers_of_the_user() -> None:
-    """The seed's torch2ir side: ``register``, a plain dict of attributes, its own type's name."""
+    """Use the seed's ``register`` with a plain dict of attributes and a new type."""
 
     class CustomLinear(nn.Linear):
         pass
@@ -156,7 +156,7 @@ def test_a_round_trip_through_handlers_of_the_user() -> None:
 
 
 def in_order(form: Any) -> Any:
-    """The same with the order of every dict, which equality of dicts leaves out."""
+    """Return the form with the order of every dict, which ``==`` ignores."""
     if isinstance(form, dict):
         return [(key, in_order(value)) for key, value in form.items()]
     return form

@@ -1,4 +1,4 @@
-"""The documentation is built, and a warning fails it."""
+"""The documentation builds, and a warning fails the build."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def build(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "zensical", "build", "--clean", "--strict"],
         cwd=folder,
-        # What cannot reach the network cannot depend on it.
+        # Block the network, so that the build cannot depend on it.
         env={**os.environ, "NO_COLOR": "1", "https_proxy": "http://0.0.0.0:1"},
         capture_output=True,
         text=True,
@@ -33,7 +33,7 @@ def build(folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of all that the site is made of."""
+    """Return a copy of the files from which the site is built."""
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copy(ROOT / "zensical.toml", folder)
     shutil.copytree(ROOT / "docs", folder / "docs")
@@ -46,7 +46,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(checkout: Path) -> Path:
     built = build(checkout)
     assert built.returncode == 0, built.stdout + built.stderr
-    # Problems in docstrings are told, but do not stop zensical.
+    # zensical reports problems in docstrings, but does not fail.
     assert built.stderr.split("\n") == ["No issues found", ""], built.stderr
     return checkout / "site"
 
@@ -86,7 +86,7 @@ LINKS = {
     "[to no heading](reference/ir.md#nowhere)": "anchor does not exist",
     "[to no object][layergraph.nowhere]": "unresolved autoref",
 }
-# Page, what is wrong on it, and what is said about that.
+# A page, a mistake on it, and the message about the mistake.
 MISTAKES = {
     "links": ("docs/index.md", "\n".join(LINKS), LINKS.values()),
     "docstrings": ("docs/reference/errors.md", "::: layergraph.nowhere", ["could not be found"]),

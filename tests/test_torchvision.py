@@ -1,4 +1,4 @@
-"""torchvision's models come back bit-exact, in both modes."""
+"""torchvision's models are rebuilt bit for bit, in both modes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MODELS = {
     "convnext_tiny": 64,
     "regnet_y_400mf": 64,
     "swin_t": 64,
-    # Not asked for by anybody: to see that nothing is made for the list above.
+    # More models, to show that the plugin has no special cases for the list above.
     "mobilenet_v2": 64,
     "resnet34": 64,
     "wide_resnet50_2": 64,
@@ -44,7 +44,9 @@ MODELS = {
 def _make(name, **arguments):
     family, _, last = name.rpartition(".")
     if last in ("googlenet", "inception_v3"):
-        arguments["init_weights"] = False  # it takes minutes, and any weights do
+        arguments["init_weights"] = (
+            False  # initialisation takes minutes, and the values do not matter
+        )
     if family:
         arguments["weights_backbone"] = None
     module = getattr(torchvision.models, family) if family else torchvision.models
@@ -84,7 +86,7 @@ def test_captured_while_training_it_is_the_same(name):
 @pytest.mark.parametrize("name", ["efficientnet_b0", "convnext_tiny", "swin_t"])
 @pytest.mark.parametrize("training", [True, False])
 def test_stochastic_depth_needs_no_second_run(name, training, monkeypatch):
-    """Nor does the attention of swin_t, a function that torchvision's plugin names."""
+    """Swin_t needs no second run either: torchvision's plugin lists its attention function."""
     runs, call = [], EagerTracer.call
 
     def counted(self, *args):

@@ -1,8 +1,8 @@
-"""Pages whose commands are for a shell, done to the letter in a clean environment.
+"""Pages with shell commands, which the tests run to the letter in a clean environment.
 
-The tutorial makes its environment itself, from nothing. The other pages begin where layergraph is
-installed. Nothing is downloaded: a new virtual environment sees the files of PyTorch and of what
-else is asked for, those of the environment that runs the tests.
+The tutorial creates its environment itself. The other pages begin with layergraph installed. The
+tests download nothing: a new virtual environment sees the files of PyTorch and of the other
+requirements in the environment that runs the tests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.pages import PAGES, ROOT, Shell, blocks, environment, follow
 pytestmark = pytest.mark.slow
 
 TUTORIAL = ROOT / "docs/tutorial.md"
-# Pages that other tests do in their own way.
+# Pages that other tests run.
 ELSEWHERE = {
     ROOT / "docs/reference/command-line.md": "test_command_line.py",
     ROOT / "examples/acme-fixed-point/README.md": "test_examples.py",
@@ -29,28 +29,28 @@ ELSEWHERE = {
 SCRIPTS = [
     page for page in PAGES if any(each.language == "console" or each.title for each in blocks(page))
 ]
-# What pip would download: what layergraph and the pages need, and what builds wheels.
+# The distributions that pip would download: for layergraph, for the pages, and to build wheels.
 DOWNLOADED = "layergraph rich typer numpy pytest flit_core hatchling setuptools".split()
 
 
 def reader(folder: Path, *path: Path) -> dict[str, str]:
-    """The environment of a reader: a folder, and programs that come before those of the tests."""
+    """Return a reader's environment, whose PATH begins with a folder of programs."""
     return environment(
         PATH=os.pathsep.join(
             [*map(str, path), str(Path(sys.executable).parent), os.environ["PATH"]]
         ),
         HOME=str(folder),
-        # A configuration of this machine is none of the reader's, and pip's notices are about pip.
+        # The reader has no pip configuration of this machine, and sees no notice of a new pip.
         PIP_CONFIG_FILE=os.devnull,
         PIP_DISABLE_PIP_VERSION_CHECK="1",
         PIP_NO_INDEX="1",
-        PIP_NO_BUILD_ISOLATION="0",  # pip reads it the other way round: off
+        PIP_NO_BUILD_ISOLATION="0",  # for pip, this value means off
         PYTEST_ADDOPTS="-p no:cacheprovider",
     )
 
 
 def checkout(folder: Path) -> None:
-    """Put into a folder what of the checkout is installed."""
+    """Copy the installed parts of the checkout into a folder."""
     ignored = shutil.ignore_patterns("tests", "__pycache__", "*.egg-info")
     for part in ("core", "plugins"):
         shutil.copytree(ROOT / part, folder / "layergraph" / part, ignore=ignored)
@@ -59,9 +59,9 @@ def checkout(folder: Path) -> None:
 
 
 def download(environment: Path) -> None:
-    """Let a new virtual environment see what pip would download for it."""
+    """Let a new virtual environment see the distributions that pip would download."""
     (site_packages,) = environment.glob("lib/python*/site-packages")
-    # Pythons before 3.12 bring one that is too old to build with, as pip would not do here.
+    # Python before 3.12 installs an old setuptools, which cannot build the packages.
     for old in [*site_packages.glob("setuptools*"), *site_packages.glob("pkg_resources")]:
         shutil.rmtree(old)
     for name, distribution in closure(installed(), *DOWNLOADED).items():
@@ -85,7 +85,7 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def layergraph_is_installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment as the tutorial makes it."""
+    """Create a virtual environment as the tutorial does."""
     folder = tmp_path_factory.mktemp("machine")
     checkout(folder)
     shell = Shell(folder, reader(folder, folder / ".venv/bin"))
@@ -100,7 +100,7 @@ def layergraph_is_installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def programs(layergraph_is_installed: Path) -> Iterator[Path]:
-    """The programs of such an environment, which is put back afterwards."""
+    """Yield the programs of such an environment, and restore it afterwards."""
     (site_packages,) = layergraph_is_installed.glob("lib/python*/site-packages")
     before = installed(site_packages).keys()
     yield layergraph_is_installed / "bin"

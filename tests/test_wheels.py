@@ -1,4 +1,4 @@
-"""What users get: wheels, installed by pip into an environment apart from this folder."""
+"""The wheels that users get, installed by pip into an environment outside the checkout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A few models of the zoo, through the functions that ``make zoo`` puts all of them through."""
+"""A few models of the zoo, through the functions that ``make zoo`` runs on all of them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ENTRIES = {each.name: each for each in all_entries()}
 def test_comes_back(name):
     outcome = compare(ENTRIES[name])
     assert not unexpected([outcome], EXPECTED), "\n".join(outcome.reasons)
-    # What is expected not to come back for all inputs, comes back for those that were captured.
+    # A model that is expected to fail on other inputs must work on those of the capture.
     assert outcome.checks["captured"]
 
 

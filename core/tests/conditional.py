@@ -56,7 +56,7 @@ def ir_of(*nodes, others=(), **more):
 
 
 def two_ways():
-    """A layer one way, a function the other way."""
+    """Return an IR that calls a layer in one branch and a function in the other."""
     return ir_of(
         *[*given("x"), *decision()],
         call("a", "lin", X, when=IF, kind="linear"),

@@ -1,7 +1,7 @@
 """Tensors of every kind in every place of a model: one process for each kind.
 
 ``python tensor_matrix.py FOLDER`` prints a line of JSON for each kind: the exit code of its
-process, and for each place ``kept``, ``refused`` or what went wrong.
+process, and for each place ``kept``, ``refused`` or the error.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Wrapper(torch.Tensor):
 
 
 class Plain(torch.Tensor):
-    """Has memory, and a class that adds up otherwise."""
+    """Has memory, and overrides addition."""
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
@@ -94,7 +94,7 @@ def inference():
 
 
 def leaked(transform: Callable[..., Any]):
-    """A tensor that outlives the transform of torch.func in which it was made."""
+    """Return a tensor that outlives the transform of torch.func that made it."""
     found: list[torch.Tensor] = []
 
     def note(x):
@@ -133,7 +133,7 @@ KINDS: dict[str, Callable[[], torch.Tensor]] = {
 }
 
 
-# How a dense tensor comes of one of another kind.
+# For each kind, the function that returns a dense tensor for a tensor of the kind.
 USES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "coo": torch.Tensor.to_dense,
     "csr": torch.Tensor.to_dense,
@@ -178,7 +178,7 @@ class Returns(nn.Module):
 
 
 class Makes(nn.Module):
-    """Makes a tensor in forward, uses it as its kind allows, and adds that."""
+    """Makes a tensor in forward, converts it to a dense one, and adds the result."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ def _convert(model: nn.Module, args: tuple[Any, ...] | None, folder: Path) -> st
     ir = lg.to_ir(model, args)
     state = {key: value.detach() for key, value in model.state_dict().items()}
     rebuilt = [lg.to_torch(ir, state), _through_a_file(ir, state, folder)]
-    if isinstance(model, Makes):  # the numbers are others in each call
+    if isinstance(model, Makes):  # the values are random in each call
         return "kept" if all(each(x).shape == x.shape for each in rebuilt) else "another shape"
     if not all(bitwise_equal(each(x), model(x)) for each in rebuilt):
         return "other outputs"
@@ -221,7 +221,7 @@ def _runs(model: nn.Module, x: torch.Tensor) -> bool:
 
 
 def _weight(tensor: torch.Tensor, folder: Path) -> str:
-    """Give a tensor as a weight, to the build and to a file."""
+    """Pass a tensor as a weight to the build, and to a file."""
     model = Adds("buffer", torch.randn(SHAPE, dtype=tensor.dtype if tensor.is_complex() else None))
     ir = lg.to_ir(model)
     state = model.state_dict() | {"held": tensor}
@@ -260,7 +260,7 @@ def _at(place: str, kind: str, folder: Path) -> str:
         return _weight(make(), folder)
     try:
         model = Adds(place, make())
-    except Exception:  # torch has no such parameter
+    except Exception:  # torch makes no parameter of this kind
         return "none"
     if place == "buffer":
         for ask in (lg.preflight, lg.verify):
@@ -270,7 +270,7 @@ def _at(place: str, kind: str, folder: Path) -> str:
     try:
         return _convert(model, (x,), folder)
     except RuntimeError:
-        # Only now: a model whose tensors have no memory ends the process when it runs.
+        # Check this last: a model whose tensors have no memory ends the process when it runs.
         if _runs(model, x):
             raise
         return "none"
@@ -291,9 +291,9 @@ def places(kind: str, folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def main(folder: Path, kinds: list[str]) -> None:
-    """Print what becomes of each kind."""
+    """Print the outcome for each kind."""
     warnings.simplefilter("ignore")
-    dict(places("dense", folder))  # once, so that each child has all that is imported
+    dict(places("dense", folder))  # import everything once, so that each child has it
     for kind in kinds or KINDS:
         out = folder / "outcomes"
         child = os.fork()

@@ -18,7 +18,7 @@ X = torch.randn(2, 4)
 
 
 def _ir(*steps):
-    """A graph of regions: each step is the name of a node, its function, and what it is given."""
+    """Return a graph of regions. A step is the name of a node, its function and its arguments."""
     functions = {"grad": "set_grad_enabled", "enter": "enter_autocast", "exit": "exit_autocast"}
     nodes = [Node("x", "input", "x")]
     for name, function, given in steps:

@@ -48,7 +48,7 @@ def implementation(kind, name, *nodes, **fields):
 
 
 def recurrent(path=""):
-    """A loop of a cell over the steps of its input, in the root or in a submodule."""
+    """Return a loop of a cell over the steps of its input, in the root or in a submodule."""
     owner, prefix = (path, f"{path}.") if path else ("root", "")
     body = implementation(
         BODY,
@@ -95,7 +95,7 @@ class Recurrent(nn.Module):
 
 
 def twice():
-    """A composite with a loop that is called two times."""
+    """Return an IR that calls a composite with a loop twice."""
     root = implementation(
         "module",
         "root",

@@ -148,7 +148,7 @@ class StructuredBorders(Base):
 
 
 class SharedComposite(Base):
-    """The same module twice, alike: one implementation. A third time, otherwise: not."""
+    """Calls a module twice in the same way (one implementation), and once in another way."""
 
     def __init__(self):
         super().__init__()
@@ -180,7 +180,7 @@ class Parameters(nn.Module):
 
 
 class StateShape(nn.Module):
-    """What is known of a parameter decides without inputs."""
+    """A model that branches on the shape of a parameter, which is known without inputs."""
 
     def __init__(self):
         super().__init__()
@@ -212,7 +212,7 @@ class FunctionalDropout(Base):
 
 
 class UsesParent(nn.Module):
-    """A module that calls and reads what is not inside it."""
+    """A module that calls a module, and reads a tensor, that are not inside it."""
 
     def __init__(self, others):
         super().__init__()
@@ -237,7 +237,7 @@ class MadeOnTheWay(Base):
 
 
 class CallsInsideOfLeaf(nn.Module):
-    """A leaf of one handler, whose inside is called past it."""
+    """Calls a submodule of a leaf directly."""
 
     def __init__(self):
         super().__init__()
@@ -260,7 +260,7 @@ class NamedRoot(nn.Module):
 
 
 class Unspellable(nn.Module):
-    """Names that mean something to the rebuilt module, or nothing to Python."""
+    """Has names that the rebuilt module uses itself, or that are not Python identifiers."""
 
     NAMES = (
         "graph",
@@ -310,7 +310,7 @@ class Subclassed(nn.Module):
 
 
 class Pruned(Base):
-    """A layer whose attributes no longer say what it is."""
+    """A layer whose attributes no longer describe its weights."""
 
     def __init__(self):
         super().__init__()
@@ -361,7 +361,7 @@ class UncalledModules(Base):
 
 
 class SharedNames(nn.Module):
-    """Modules and tensors under several names, in an order of their own."""
+    """Has modules and tensors under several names, in an unusual order."""
 
     def __init__(self):
         super().__init__()

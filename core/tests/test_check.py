@@ -40,7 +40,7 @@ def _node(name, kind, implementation, **more):
 
 
 def _graph(*nodes, edges=""):
-    """The nodes and edges of a graph; edges as ``"a>b b>c"``, or as a list if names have blanks."""
+    """Return nodes and edges of a graph; edges as ``"a>b b>c"``, or a list if names have blanks."""
     listed = edges.split() if isinstance(edges, str) else edges
     pairs = [tuple(pair.split(">")) for pair in listed]
     return {
@@ -58,7 +58,7 @@ def _form(*entries):
 
 
 def _valid():
-    """A dict form that has one of everything."""
+    """Return a dict form that contains one of each feature."""
     x, act, output = (
         _node("x", "input", "x"),
         _node("act", "relu", "block.act"),
@@ -106,9 +106,9 @@ class Damage(NamedTuple):
     """One broken rule.
 
     Attributes:
-        do: breaks it.
-        place: what the problem names as its place.
-        message: a piece of what it says.
+        do: breaks the rule.
+        place: the place that the problem names.
+        message: a part of the problem's message.
     """
 
     do: Callable[[Any], object]
@@ -121,7 +121,7 @@ LIN = "implementation 'lin'"
 
 
 def _set(path, **fields):
-    """Set fields of what an expression in ``ir`` and ``root`` names."""
+    """Set fields of the object that an expression in ``ir`` and ``root`` returns."""
 
     def do(ir):
         target = eval(path, {"ir": ir, "root": ir["root"], "block": ir["block"]})
@@ -132,7 +132,7 @@ def _set(path, **fields):
 
 
 def _put(path, key, value):
-    """Put an item into a dict of an IR, or, in a dict form, into a dict of that."""
+    """Put an item into a dict of an IR or of a dict form."""
 
     def do(ir):
         eval(path, {"ir": ir, "root": ir["root"], "block": ir["block"]})[key] = value
@@ -181,7 +181,7 @@ NODE = f"{ROOT}, node 'add'"
 TENSOR = f"{ROOT}, tensor 'scale'"
 EDGE = f"{ROOT}, edge ('x', 'lin')"
 
-# Fields come first: what follows is looked at only where these are in order.
+# Fields come first: the other rules are checked only if these hold.
 FIELDS = {
     "an entry that is no implementation": Damage(
         _put("ir._implementations", "lin", 5), "the IR", "its entry is 5"
@@ -706,7 +706,7 @@ def test_a_root_that_is_not_there():
 
 
 def _sequence(*calls):
-    """A root that calls one implementation after another: by edges alone."""
+    """Return a root that calls implementations in a row, with edges instead of arguments."""
     nodes = [_node("input_1", "input", "input")]
     nodes += [_node(f"n{index}", kind, name) for index, (kind, name) in enumerate(calls)]
     nodes.append(_node("output", "output", "output"))
@@ -716,7 +716,7 @@ def _sequence(*calls):
 
 
 def _reversed(entry):
-    """An entry with its nodes listed from last to first."""
+    """Return an entry with its nodes in reverse order."""
     return {**entry, "nodes": dict(reversed(entry["nodes"].items()))}
 
 
@@ -739,7 +739,7 @@ def _linear(state, key, x):
 
 
 class Valid(NamedTuple):
-    """A valid dict form, the state-dict keys of its model, and what this computes."""
+    """A valid dict form, the state-dict keys of its model, and the function that it computes."""
 
     form: dict[str, Any]
     keys: str
@@ -808,7 +808,7 @@ VALID = {
             _entry("block", "module", DIFFERENCE),
         ),
         "",
-        # block is given q as its a and p as its b, and gives b - a
+        # the call passes q for a and p for b, and the block returns b - a
         lambda s, p, q: p - q,
         inputs=2,
     ),
@@ -1018,7 +1018,7 @@ OTHER_GRAPHS = {
 
 @pytest.mark.parametrize("graph", [pytest.param(g, id=n) for n, g in OTHER_GRAPHS.items()])
 def test_graph_of_a_container(graph):
-    """A container's class does the calling: so its graph must say the same, or be heeded."""
+    """A container's class makes the calls: so its graph must list the same, or replace them."""
     graph, expect = graph
     form = _form(
         _entry("root", "module", _sequence(("sequential", "s"))),
@@ -1039,7 +1039,7 @@ def test_graph_of_a_container(graph):
 
 
 def _hostile(**entries):
-    """The seed form with more in its root."""
+    """Return the form of the seed with more fields in its root."""
     form = copy.deepcopy(SEED)
     for key, more in entries.items():
         form["root"][key] = form["root"].get(key, {}) | more
@@ -1066,7 +1066,7 @@ def _weight(**spec):
 _CIRCULAR: list[Any] = []
 _CIRCULAR.append(_CIRCULAR)
 
-# None of these is valid, and none may be built: some would run code of the file's choosing.
+# These are invalid, and must not be built: some of them would run code that the file chooses.
 HOSTILE = {
     "code in an argument's name": _call(kwargs={"other=boom(), alpha": 1}),
     "a blank in an argument's name": _call(kwargs={"a b": 1}),
@@ -1135,7 +1135,7 @@ def test_hostile(form):
         lg.to_torch(form)
 
 
-# Where code is made of names, these would be code; they may be built if they stay names.
+# Names that would be code if the build pasted them into code. A build may keep them as names.
 NAMES = [
     "x=print(boom())",
     'a"), boom(), ("',
@@ -1157,7 +1157,7 @@ NAMES = [
 
 
 def _named(name, where):
-    """A model that negates what a linear layer gives, with a name in one place or the other."""
+    """Return a model that negates a linear layer's result, with a name in one of the places."""
     node = name if where == "node" else "lin"
     child = name if where == "child" else "lin"
     given = name if where == "input" else "x"
@@ -1169,7 +1169,7 @@ def _named(name, where):
         _node("clamp", "function", "torch.clamp", args=[Ref("neg")], kwargs={"max": math.inf}),
         _node("output", "output", "output"),
     )
-    # Not as text: a name may have anything in it.
+    # Do not build the form from text: a name may contain any character.
     pairs = [(given, node), (node, "neg"), ("neg", "clamp"), ("clamp", "output")]
     graph["edges"] = {(src, sink): {"src": src, "sink": sink} for src, sink in pairs}
     return _form(_entry("root", "module", graph, children={child: "lin"}), TWO)
@@ -1193,7 +1193,7 @@ def test_names_are_no_code(name, where, monkeypatch):
 
 
 class Rich(nn.Module):
-    """Skip connections, a constant, a shared module, both modes, several outputs."""
+    """Has skip connections, a constant, a shared module, both modes and several outputs."""
 
     def __init__(self):
         super().__init__()
@@ -1230,7 +1230,7 @@ JUNK = [
 
 
 def _places(value):
-    """Every dict or list in a form with each of its keys."""
+    """Yield every dict or list in a form with each of its keys."""
     stack = [value]
     while stack:
         container = stack.pop()
@@ -1278,7 +1278,7 @@ def _retarget(container, key, other, junk):
 
 
 def _swap(container, key, other, junk):
-    """Another order of a dict."""
+    """Return a dict in another order."""
     if isinstance(container, dict):
         container[key] = container.pop(key)
 
@@ -1292,7 +1292,7 @@ def _damage(form, steps):
         if places:
             container, key = places[at % len(places)]
             elsewhere, there = places[other % len(places)]
-            # A copy, or one example would damage the junk of the next.
+            # Copy the value: an example may change it, and the next example uses it again.
             do(container, key, elsewhere[there], copy.deepcopy(junk))
 
 
@@ -1308,7 +1308,7 @@ def _original():
     form = lg.to_ir(RICH).to_dict()
     for entry in form.values():
         for node in entry["nodes"].values():
-            if "args" in node:  # a list can be damaged, a tuple cannot
+            if "args" in node:  # use a list, because a tuple cannot be changed
                 node["args"] = list(node["args"])
     return form
 

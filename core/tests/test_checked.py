@@ -1,4 +1,4 @@
-"""Steps of torch's layers whose kernels take their arguments as given: graphs check them first."""
+"""Operations whose kernels do not check their arguments: graphs check the arguments first."""
 
 from __future__ import annotations
 

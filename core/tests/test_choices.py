@@ -1,4 +1,4 @@
-"""Models that go several ways: only the way that is taken runs, whatever runs the graph."""
+"""Models with several branches: only the branch that is taken runs, in each way to run a graph."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BOTH = [UP, DOWN]
 
 
 class TwoWays(nn.Module):
-    """A model that does the same as the IR of ``two_ways``."""
+    """A model that computes the same as the IR of ``two_ways``."""
 
     def __init__(self):
         super().__init__()

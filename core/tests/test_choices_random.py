@@ -26,7 +26,7 @@ class _Program:
         self._names = (f"n{number}" for number in itertools.count())
         self.nodes = given("log", "x", "c", "d")
         self._values = ["x", "c"]
-        # What is True, False or None.
+        # The names of values that are True, False or None.
         self._conditions = ["c", "d"]
         for _ in range(chance.randrange(4, 12)):
             chance.choice([self._value, self._item, self._decide, self._choose, self._call])()
@@ -100,7 +100,7 @@ class _Program:
         self._add(made, self._values)
         for at in range(self._chance.randrange(3)):
             item = function(next(self._names), "operator.getitem", Ref(made.name), at, when=when)
-            # An item is what a call that was made returns, and its condition is that of the call.
+            # The item of a call has the condition of the call.
             self._add(item, self._values)
 
     def _result(self):
@@ -114,7 +114,7 @@ def _program(seed):
         composite(name, *_Program(chance, name, names[:index]).nodes)
         for index, name in enumerate(names)
     ]
-    # The root calls all, so that each has a parent.
+    # The root calls all implementations, so that each has a parent.
     root = _Program(chance, "root", names)
     tail = [call(f"all_{name}", name, LOG, Ref("x"), Ref("d"), Ref("c")) for name in names]
     nodes = [*root.nodes[:-1], *tail, root.nodes[-1]]

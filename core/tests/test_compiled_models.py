@@ -1,4 +1,4 @@
-"""What torch.compile has wrapped is captured as it was written, and stays compiled."""
+"""Models of torch.compile: the capture sees the original code, and the model stays compiled."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_compiled_model_comes_back(compiled, around, called_before, args):
         for one, other in zip(before, after, strict=True)
     )
     rebuilt = lg.to_torch(ir, model.state_dict())
-    # Its keys are those of the model as written.
+    # The state dict has the keys of the uncompiled model.
     assert list(rebuilt.state_dict()) == list(around(Small()).state_dict())
     assert bitwise_equal(rebuilt(X), model(X))
 
@@ -89,7 +89,7 @@ def test_a_compiled_function_is_captured_as_written():
 
 
 class Doubles(nn.Module):
-    """Asks for its mode, which the wrapper that compiles it does not have itself."""
+    """Reads its mode, which the wrapper of torch.compile does not have itself."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The conditions of nodes: what an IR may say, and that every edit of one is seen."""
+"""The conditions of nodes: which ones an IR may contain, and that checks see every edit of one."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_graph_with_a_condition_is_no_chain():
 
 
 def _regions(*steps):
-    """A graph of regions: for each step, its name, function, what it is given, its condition."""
+    """Return a graph of regions. A step is a name, a function, its arguments and its condition."""
     names = {"grad": "set_grad_enabled", "enter": "enter_autocast", "exit": "exit_autocast"}
     nodes = []
     for name, of, value, when in steps:

@@ -1,4 +1,4 @@
-"""Where a model is built; on the meta device, without memory, and what comes of it later."""
+"""The device of a build, and models on the meta device, which get their memory later."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from layergraph.torch2ir import Torch2Ir
 
 
 class Everything(nn.Module):
-    """All kinds of tensors, in a composite and in leaves, some of them under several names."""
+    """Has all kinds of tensors, in a composite and in leaves, some of them under several names."""
 
     def __init__(self):
         super().__init__()
@@ -51,7 +51,7 @@ def model():
 
 
 def _tensors(model):
-    # Not named_buffers() and so on, because these leave out further names.
+    # named_buffers() and its like would leave out further names of a tensor.
     return {
         f"{path}.{name}": tensor
         for path, module in model.named_modules(remove_duplicate=False)
@@ -151,7 +151,7 @@ def test_a_tie_that_is_cut_stays_cut(model, device):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("way", ["to_torch", *LOADS])
 def test_recurrent_layers_run_on_the_tensors_that_they_register(way, dtype):
-    # They keep their parameters in a list besides.
+    # These layers also hold their parameters in a list.
     model = nn.Sequential(nn.LSTM(4, 4, num_layers=2), nn.GRU(4, 4)).to(dtype)
     model[0].weight_hh_l1 = model[0].weight_ih_l1
     model[0].bias_hh_l0.requires_grad_(False)
@@ -160,7 +160,7 @@ def test_recurrent_layers_run_on_the_tensors_that_they_register(way, dtype):
     to_ir.register_override(nn.GRU, lambda module: {"type": "own_gru"})
     to_torch.register("own_lstm", lambda implementation: nn.LSTM(4, 4, num_layers=2))
     to_torch.register("own_gru", lambda implementation: nn.GRU(4, 4))
-    # In a Sequential of one, because they return tuples.
+    # Put each into its own Sequential, because these layers return tuples.
     for layer in model:
         ir = to_ir.convert(nn.Sequential(layer))
         state = nn.Sequential(layer).state_dict()
@@ -191,7 +191,7 @@ def test_a_leaf_alone_on_meta():
 
 
 class Window(nn.Module):
-    """It makes tensors in ways that do not ask where."""
+    """Makes tensors without naming a device."""
 
     def __init__(self):
         super().__init__()

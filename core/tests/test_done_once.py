@@ -1,4 +1,4 @@
-"""What a model's code does in its first call only: it imports, and installs hooks."""
+"""Models whose first call imports modules or installs hooks, and later calls do not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from layergraph.testing import bitwise_equal
 
 
 class Block(nn.Module):
-    """No leaf, so that its hooks are traced through."""
+    """A composite, so that the capture traces its hooks."""
 
     def __init__(self):
         super().__init__()
@@ -26,7 +26,7 @@ class Block(nn.Module):
 
 
 class Collecting(nn.Module):
-    """Installs hooks at its first call, and notes that it has."""
+    """Installs hooks in its first call, and records that in a flag."""
 
     def __init__(self, install):
         super().__init__()
@@ -70,7 +70,7 @@ def test_hooks_of_the_first_call_are_installed_once(install):
 
 
 class Importing(nn.Module):
-    """Uses a package that is imported when it is needed first."""
+    """Imports a package in its first call."""
 
     def forward(self, x):
         from late_package.scales import scaled
@@ -129,7 +129,7 @@ def test_a_late_import_stays(late_package, is_known):
 
 
 class Remembering(nn.Module):
-    """Keeps what it computed from its weights while it evaluates, and train() forgets that."""
+    """Caches a value that it computes from its weights in eval mode; train() clears the cache."""
 
     def __init__(self):
         super().__init__()

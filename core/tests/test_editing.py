@@ -1,4 +1,4 @@
-"""An edit of an IR gives what it says, in both modes; what does not hold together is refused."""
+"""Edits of an IR take effect in both modes; an edit that breaks a rule is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ X = torch.randn(4, 4)
 
 
 class Two(nn.Module):
-    """A layer before one of two operands."""
+    """Applies a layer to one of two operands."""
 
     def __init__(self, join):
         super().__init__()
@@ -40,7 +40,7 @@ JOINS = {
 
 
 def _without(form, name, before):
-    """Take a node out of the dict form: its edges, which one edge replaces, and its layer."""
+    """Remove a node and its layer from the dict form, and replace its two edges by one."""
     root = form["root"]
     (after,) = [sink for src, sink in root["edges"] if src == name]
     del form[name], root["nodes"][name], root["edges"][before, name], root["edges"][name, after]
@@ -147,7 +147,7 @@ class Whole(nn.Module):
 
 
 def _spoil(value):
-    """Change whatever can be changed in an IR, or in a part of it."""
+    """Change every mutable part of an IR, or of a part of it."""
     if isinstance(value, dict):
         for each in list(value.values()):
             _spoil(each)
@@ -194,7 +194,7 @@ class Doubled(nn.Module):
 
 
 def _put_behind(graph, node, last):
-    """Put a node between the last one and the output."""
+    """Insert a node between the last one and the output."""
     output = graph.nodes.pop("output")
     del graph.edges[last, "output"]
     graph.nodes |= {node.name: node, "output": output}

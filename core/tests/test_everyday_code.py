@@ -1,4 +1,4 @@
-"""What everyday model code does besides computing: it comes back, or is refused by its name."""
+"""Side effects of everyday model code: the rebuilt model has them, or the capture names them."""
 
 from __future__ import annotations
 
@@ -145,7 +145,10 @@ def test_profiles_and_warnings_are_no_part_of_a_graph(forward, inputs):
     model = Model(forward)
     with warnings.catch_warnings(record=True):
         warnings.simplefilter("default")
-        before = {*globals(), "__warningregistry__"}  # the warnings that Python has shown
+        before = {
+            *globals(),
+            "__warningregistry__",
+        }  # the registry of warnings that Python has shown
         again = _again(model, inputs)
         assert globals().keys() <= before
         assert bitwise_equal(again(X), model(X))
@@ -184,11 +187,11 @@ def test_what_is_made_in_older_ways_comes_back(made):
     model = Model(MADE[made])
     _comes_back(model, X)
     again = _again(model, (X,))
-    for _ in range(2):  # What is made is another tensor each time.
+    for _ in range(2):  # each call makes a new tensor
         assert bitwise_equal(again(X), model(X))
 
 
-# Without inputs, they are the constants of one call.
+# Without inputs, the capture keeps the tensors of one call as constants.
 @pytest.mark.parametrize(
     "made", [name for name in MADE if name not in ("changed in place", "Tensor of a size")]
 )

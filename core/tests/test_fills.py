@@ -1,4 +1,4 @@
-"""With a state dict, weights are not initialised first: and nobody can tell."""
+"""With a state dict, the build does not initialise weights first, without a visible effect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LARGE = (64, 128)
 
 
 def _parameter(fill=nn.init.normal_):
-    # Not a number, so that what was not filled shows.
+    # Use nan, so that a tensor that the build does not fill is visible.
     parameter = nn.Parameter(torch.full(LARGE, torch.nan))
     fill(parameter)
     return parameter
@@ -117,7 +117,7 @@ def test_another_dtype():
 
 
 class Odd(nn.Module):
-    """It has weights, and things that follow from them, where no state dict can reach them."""
+    """Has weights, and values derived from these, in attributes that no state dict contains."""
 
     def __init__(self):
         super().__init__()

@@ -20,7 +20,7 @@ from layergraph.torch_versions import has
 
 pytestmark = pytest.mark.slow
 
-# What has no name, by the reason why.
+# The functions without a name, with the reason.
 UNNAMED = {
     "asks for, or changes, the state of the process or the machine": """
         autocast_decrement_nesting
@@ -84,7 +84,7 @@ FUNCTIONS = Functions([])
 def _public(namespace):
     for name, member in sorted(vars(namespace).items()):
         is_function = callable(member) and not isinstance(member, type)
-        # Of typing, or of a library that puts its own function in the place of torch's.
+        # Skip functions of typing, and of libraries that replace torch's function by their own.
         if is_function and not name.startswith("_") and is_own(member):
             yield name, member
 
@@ -102,7 +102,7 @@ def test_no_reason_is_left_over():
         for name, member in _public(namespace)
         if FUNCTIONS.name_of(member) is None
     }
-    # Versions of torch differ, but not by many.
+    # Versions of torch differ by a few functions only.
     assert len(REASONS.keys() - unnamed - NEWER) < 10
 
 
@@ -150,7 +150,7 @@ def test_functions_of_one_tensor_come_back(namespace, inputs):
         if name in REASONS and not REASONS[name].startswith("is traced"):
             continue
         if name.startswith("empty"):
-            continue  # Its numbers are any.
+            continue  # Its values are arbitrary.
         if name == "sym_sum" and inputs is None and not has("symbolic_sym_sum"):
             continue
         model = _Calls(namespace, name)
@@ -160,13 +160,13 @@ def test_functions_of_one_tensor_come_back(namespace, inputs):
                 wanted = _seeded(model)
                 count += isinstance(wanted, torch.Tensor)
         except Exception:
-            continue  # It takes something else than one tensor.
+            continue  # the function does not accept one tensor
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 again = lg.to_torch(lg.to_ir(model, inputs))
         except CaptureError as error:
-            # What gives no tensor says something that a graph depends on.
+            # A function that returns no tensor may be refused with a reason.
             if isinstance(wanted, torch.Tensor) or "has no name in an IR" in str(error):
                 wrong.append(f"{name}: {error}")
             continue

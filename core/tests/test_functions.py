@@ -1,4 +1,4 @@
-"""Names of functions: each leads to one function, and to nothing that is not listed."""
+"""Names of functions: each names one function, and functions that are not listed have none."""
 
 from __future__ import annotations
 

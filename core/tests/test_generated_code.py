@@ -1,4 +1,4 @@
-"""What an IR or a file says never becomes code; what users do with graphs works all the same."""
+"""No text of an IR or a file becomes code, and the usual tools for graphs work nevertheless."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ TEXTS = [
     "x = open('MARKER')",
 ]
 
-# As text, these are calls that do something.
+# As text, these are calls with a side effect.
 CALLS = [
     Record("open", {"file": "MARKER", "mode": "w"}),
     Record("__import__", {"name": "marker"}),
@@ -137,7 +137,7 @@ PLACES = "default default argument result keyword node input child tensor".split
 
 @st.composite
 def hostile_models(draw):
-    """A model that is in order but for one place, where any name or value may stand."""
+    """Yield models with an arbitrary name or value in one place."""
     place = draw(st.sampled_from(PLACES))
 
     def text(where, usual):
@@ -171,7 +171,7 @@ def hostile_models(draw):
 
 
 def _nested_calls():
-    """Models in which what would be a call as text stands in containers of every kind."""
+    """Return models with values whose text would be a call, in containers of every kind."""
     wraps = (
         lambda call: call,
         lambda call: Record("R", {"a": call}),
@@ -190,7 +190,7 @@ def _nested_calls():
 
 
 def _used(ir):
-    """Everything that is done with the model of an IR: only errors of ours may end the build."""
+    """Build the model of an IR and use it in all ways. Only errors of ours may end the build."""
     try:
         model = lg.to_torch(ir)
     except LayergraphError:
@@ -199,13 +199,13 @@ def _used(ir):
         lambda: model,
         lambda: copy.deepcopy(model),
         lambda: pickle.loads(pickle.dumps(model)),
-        # The printer of torch.fx, and not ours.
+        # Use the printer of torch.fx instead of ours.
         lambda: fx.GraphModule(model, model.graph),
         lambda: fx.Transformer(model).transform(),
     ):
         try:
             make()(torch.ones(2, 2))
-        except Exception:  # only what happens besides matters
+        except Exception:  # only the side effects matter
             continue
 
 
@@ -214,7 +214,7 @@ WATCHED = "open import exec subprocess.Popen os. shutil. socket. ctypes. pty. co
 
 
 def _watch():
-    """A switch, and what happened while it was on that no empty model needs."""
+    """Return a switch, and the audit events while it is on, except those of torch's own code."""
     seen = []
 
     def hook(event, args):
@@ -234,11 +234,11 @@ def _watch():
 
 
 def _child():
-    """Run in a process of its own: what is watched cannot be unwatched."""
+    """Run in a new process, because Python cannot remove an audit hook."""
     torch.set_num_threads(1)
     importlib.import_module("torch._dynamo")  # for the messages of torch.fx
     repr(torch.ones(1))  # torch imports parts of itself to print a tensor, as an error may
-    # All that is imported for the first model, or for the first error.
+    # Run the imports for the first model and for the first error now.
     for wrong in (False, True):
         option = _input("option", default=Record("R", {"a": (1, Record("S", {"b": 2}))}))
         called = lg.Node("y", "function", "torch.add", args=() if wrong else (Ref("x"), Ref("x")))
@@ -404,7 +404,7 @@ def test_arguments_keep_their_names(name):
     wanted = model(X, X[1:])
     for each in (rebuilt, pickle.loads(pickle.dumps(rebuilt))):
         assert bitwise_equal(each(X, X[1:]), wanted)
-        if name != "self":  # torch itself takes that one
+        if name != "self":  # torch itself accepts this name
             assert bitwise_equal(each(X, **{name: X[1:]}), wanted)
 
 

@@ -1,4 +1,4 @@
-"""The state of torch that a model's code sets or asks for is never lost, by whatever name."""
+"""Code that sets or reads torch's global state, by any name of the function: never lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WAYS = pytest.mark.parametrize("args", [(X,), None], ids=["run", "traced"])
 
 
 class Model(nn.Module):
-    """Its forward is given to it."""
+    """A model whose constructor gets its forward."""
 
     def __init__(self, does):
         super().__init__()
@@ -41,7 +41,7 @@ class Model(nn.Module):
 
 
 def model(does):
-    """One whose class has the forward, as those that people write."""
+    """Return a model whose class defines the forward, as in usual code."""
     return type("Model", (Model,), {"forward": does})(None)
 
 
@@ -175,7 +175,7 @@ def test_what_code_sets_is_refused_by_its_line_and_put_back(does, args):
 
 
 def test_a_setter_that_no_patch_sees_is_seen_by_the_state():
-    # Held where nobody looks for it.
+    # An iterator holds the function, where a search does not find it.
     hidden = iter([torch._C._set_default_dtype] * 2)
 
     def forward(m, x):
@@ -235,7 +235,7 @@ class Kept:
 
 @pytest.fixture(scope="module")
 def _library():
-    """A module of others, in which there is a name of its own for it."""
+    """A foreign module with another name for the function."""
     module = types.ModuleType("a_library_of_others")
     code = "from torch import is_grad_enabled as asks\ndef double(x): return x * 2 if asks() else x"
     exec(code, vars(module))
@@ -371,7 +371,9 @@ def test_all_that_torch_lets_set_is_compared():
 
 @pytest.mark.parametrize("name", ["torch.rand", "torch.dropout", "torch.Tensor.bernoulli_"])
 def test_what_draws_is_known(name):
-    function = lg.torch2ir.get_default_converter  # any that is written in Python may draw
+    function = (
+        lg.torch2ir.get_default_converter
+    )  # every generator that is written in Python may draw
     assert global_state.may_draw(name, torch.rand)
     assert global_state.may_draw("torch.relu", function)
     assert not global_state.may_draw("torch.relu", torch.relu)

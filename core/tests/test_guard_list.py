@@ -1,4 +1,4 @@
-"""The list of what a rebuilt model checks."""
+"""The list of a rebuilt model's guards."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The help of the two conversions says everything itself, and its examples run."""
+"""The docstrings of the two conversions are complete, and their examples run."""
 
 from __future__ import annotations
 

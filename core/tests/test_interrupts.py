@@ -44,7 +44,7 @@ class Inner(nn.Module):
 
 
 class Deep(nn.Module):
-    """Deeper than Python's stack, so that it runs in a thread of its own."""
+    """A model deeper than Python's stack, so that it runs in a new thread."""
 
     def __init__(self):
         super().__init__()
@@ -57,7 +57,7 @@ class Deep(nn.Module):
         return self.inner(x)
 
 
-# Where attributes are replaced while a model runs.
+# The objects whose attributes a capture replaces while a model runs.
 PATCHED = [
     *(torch, torch._C, torch.random, torch.Tensor, torch.autocast, torch.autograd.Function),
     *(nn.Module, torch.backends.ContextProp, torch.jit.ScriptFunction, threading.Thread, Inner),
@@ -69,7 +69,7 @@ def _members(holder):
 
 
 def _process():
-    """What of the process, and of torch, a capture may change."""
+    """Return the state of the process and of torch that a capture may change."""
     return {
         "members": [_members(each) for each in PATCHED],
         "names": [name for name in ("len", "isinstance", "range") if name in globals()],
@@ -90,7 +90,7 @@ def _process():
 
 
 def _of(model):
-    """What of a model it may change."""
+    """Return the state of a model that a capture may change."""
     attributes = [{**vars(each)} for each in model.modules()]
     return (
         [(each["training"], each.get("last"), list(each)) for each in attributes],
@@ -99,7 +99,7 @@ def _of(model):
 
 
 class Interrupt:
-    """Raises at the n-th line that runs, of some files."""
+    """Raises KeyboardInterrupt at the n-th line that runs in some files."""
 
     def __init__(self, line, files):
         self.left = line
@@ -117,7 +117,7 @@ class Interrupt:
 
 
 def _interrupted(convert, line, files=""):
-    """Convert, and be interrupted at a line; whether that was so, and how many lines have run."""
+    """Convert, interrupt at a line, and return whether that happened and how many lines ran."""
     interrupt, before = Interrupt(line, files), sys.gettrace()
     sys.settrace(interrupt)
     try:
@@ -158,7 +158,7 @@ def saved(tmp_path_factory):
     return path
 
 
-# Files of torch and of Python with the lines around its modes.
+# Files of torch and of Python with the code that enters and leaves modes.
 OF_MODES = ("torch/overrides.py", "torch/utils/_device.py", "/contextlib.py", "grad_mode.py")
 
 BUILDS = {
@@ -172,7 +172,7 @@ BUILDS = {
 @pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
 def test_an_interrupt_while_a_model_is_built(saved, build):
     def process_now():
-        return {**_process(), "numbers": None}  # a constructor may have drawn some
+        return {**_process(), "numbers": None}  # a constructor may have drawn random numbers
 
     build(saved)
     _, lines = _interrupted(lambda: build(saved), -1, OF_MODES)
@@ -198,7 +198,7 @@ class Fails(nn.Module):
 
 
 class Stops(nn.Module):
-    """Has the main thread interrupted in the middle of a call, as often as it is told."""
+    """Interrupts the main thread in the middle of a call, a given number of times."""
 
     times = 0
 

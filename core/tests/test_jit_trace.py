@@ -1,4 +1,4 @@
-"""``torch.jit.trace`` of rebuilt models: sizes, and what follows from them, are tensors there."""
+"""``torch.jit.trace`` of rebuilt models, where sizes and values derived from sizes are tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 
 class Asks(Base):
-    """It reads a size in a comparison, in a tuple, and as a number."""
+    """Reads a size in a comparison, in a tuple, and as a number."""
 
     def forward(self, x):
         if x.size(0) > 2 and x.shape[1:] == (4,):
@@ -27,7 +27,7 @@ class Asks(Base):
 
 
 class OneRow(Base):
-    """It goes another way for a batch of one: the graph holds both."""
+    """Takes another branch for a batch of one. The graph holds both branches."""
 
     def forward(self, x):
         return self.lin(x) if x.shape[0] == 1 else self.lin(x).relu() + 1

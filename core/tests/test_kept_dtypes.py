@@ -1,4 +1,4 @@
-"""Buffers that keep their dtype where the model is cast to a narrower one."""
+"""Buffers that keep their dtype when the model is cast to a narrower one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CASTS = ("bfloat16", "double", "half", "float")
 
 
 class Rotary(nn.Module):
-    """Position embeddings, whose frequencies are made again after a cast to a narrow dtype."""
+    """Position embeddings that recompute their frequencies after a cast to a narrow dtype."""
 
     def __init__(self, persistent: bool = False) -> None:
         super().__init__()
@@ -76,14 +76,14 @@ def test_casts_are_those_of_the_original(persistent, tmp_path):
 
 
 class Drifting(Rotary):
-    """After a cast, its frequencies have other numbers."""
+    """Has other frequencies after a cast."""
 
     def make(self):
         return super().make() if not hasattr(self, "bands") else super().make() * 2
 
 
 class AlwaysWide(Rotary):
-    """It does not follow a cast to a wider dtype either."""
+    """Ignores casts to wider dtypes, too."""
 
     def _apply(self, fn, *args, **kwargs):
         bands = self.bands
@@ -93,7 +93,7 @@ class AlwaysWide(Rotary):
 
 
 class OnlyHalf(Rotary):
-    """It keeps them in one of two narrow dtypes."""
+    """Keeps its frequencies for one of two narrow dtypes only."""
 
     def _apply(self, fn, *args, **kwargs):
         nn.Module._apply(self, fn, *args, **kwargs)

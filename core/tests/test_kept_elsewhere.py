@@ -1,4 +1,4 @@
-"""State in places that have no name of their own, and what code asks of torch through such."""
+"""State, and functions of torch, that code reaches only through closures, lists and iterators."""
 
 import os
 import sys
@@ -148,7 +148,7 @@ def test_what_is_kept_elsewhere_is_refused_and_put_back(helpers, name, with_inpu
     exec(compile(HELPERS, "helpers_kept_elsewhere.py", "exec"), vars(helpers))
     with pytest.raises(CaptureError, match=r"helpers_kept_elsewhere|forward"):
         captured(calling(helpers, name), with_inputs=with_inputs)
-    # The original goes on as if it had not been captured.
+    # The capture does not change the original's next results.
     after = [getattr(helpers, name)() for _ in range(2)]
     assert all(
         bitwise_equal(*map(torch.as_tensor, pair)) for pair in zip(before, after, strict=True)
@@ -179,7 +179,7 @@ def test_what_code_asks_through_what_it_keeps_is_noted(helpers, name, with_input
         else:
             with pytest.raises(AssumptionError):
                 rebuilt(X)
-    # What stood in their places for a while is gone.
+    # The replacements of the capture are gone.
     assert all(each is torch.is_grad_enabled for each in kept)
     assert helpers.asked == [torch.is_grad_enabled]
 
@@ -238,7 +238,7 @@ def test_the_environment_is_neither_changed_nor_read_as_a_whole(monkeypatch, rea
         def forward(self, x):
             return x * read()
 
-    captured(nn.ReLU(), with_inputs=with_inputs)  # what torch imports may change it
+    captured(nn.ReLU(), with_inputs=with_inputs)  # an import by torch may change it
     before = dict(os.environ)
     with pytest.raises(CaptureError, match=f"environment(.|\n)*{read.__name__}|{read.__name__}"):
         captured(Model(), with_inputs=with_inputs)

@@ -9,7 +9,7 @@ from layergraph.errors import CaptureError
 
 
 class Table(nn.Module):
-    """Keeps a table for the shape of its last input."""
+    """Caches a table for the shape of its last input."""
 
     def __init__(self):
         super().__init__()
@@ -42,7 +42,7 @@ class OfLength(Table):
 
 
 class WithStrides(Table):
-    """Reads a tensor that it does not register, as detectors do."""
+    """Reads an unregistered tensor, as detectors do."""
 
     def __init__(self):
         super().__init__()
@@ -70,7 +70,7 @@ def test_the_model_is_left_without_a_table():
 
 
 class Forever(Table):
-    """Never computes its table again, whatever the size."""
+    """Never recomputes its table, even for another size."""
 
     def is_stale(self, x):
         return self.table is None
@@ -85,7 +85,7 @@ class Growing(Table):
 
 
 class ComparesAnother(Table):
-    """Keeps the factor of its first length, and compares a size besides."""
+    """Caches a factor for its first length, and also compares a size."""
 
     def is_stale(self, x):
         return self.table is None
@@ -123,7 +123,7 @@ class Random(Table):
 
 
 class Counting(Table):
-    """The second call of one size does something else."""
+    """Computes something else in the second call with one size."""
 
     def forward(self, x):
         again = not self.is_stale(x)
@@ -132,7 +132,7 @@ class Counting(Table):
 
 
 class Swapping(Table):
-    """The later run reads another tensor than the one that the first run computed."""
+    """Reads another tensor in later runs than the one that the first run computed."""
 
     def forward(self, x):
         result = super().forward(x)

@@ -1,4 +1,4 @@
-"""Parameters that a call gives by their names only: the rebuilt model takes them so, too."""
+"""Keyword-only parameters: those of the rebuilt model are keyword-only, too."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Masked(nn.Module):
 
 
 class Around(nn.Module):
-    """Calls a module by names, and takes any itself."""
+    """Calls a module with keyword arguments, and accepts any itself."""
 
     def __init__(self):
         super().__init__()
@@ -75,7 +75,7 @@ def test_a_graph_gives_arguments_by_position():
     for name in ir:
         marked = {each.name for each in ir[name].nodes.values() if KEYWORD_ONLY in each.data}
         assert marked == ({"mask", "factor"} if name == "root" else set())
-    # An annotation that somebody adds inside changes no call.
+    # A user's annotation inside does not change a call.
     for node in ir["masked"].nodes.values():
         node.data[KEYWORD_ONLY] = True
     rebuilt = lg.to_torch(ir, model.state_dict())

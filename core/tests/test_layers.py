@@ -1,4 +1,4 @@
-"""What a row of a table takes for its layer, and what it does not."""
+"""Rows of layers: which modules a row handles, and which ones it declines."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_a_hook_of_the_constructor_that_is_gone_counts():
 
 
 class Sharing(nn.Module):
-    """Has layers of which the names do not tell which is the same as which."""
+    """Has equal layers, two of which are the same object; their names do not show which."""
 
     def __init__(self) -> None:
         super().__init__()

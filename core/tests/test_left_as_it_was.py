@@ -1,4 +1,4 @@
-"""Where tensors of the model lie, in which shape, and whether with gradients: as before."""
+"""A capture restores the memory, the shape and the gradients of the model's tensors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Base(nn.Module):
 
 
 class Resizes(Base):
-    """As observers do that do not know their size before."""
+    """Resizes a buffer in its first call, as observers do."""
 
     def forward(self, x):
         self.seen.resize_(x.shape[1]).copy_(x.amin(0))
@@ -63,7 +63,7 @@ class Reshapes(Base):
 
 
 class Empties(Base):
-    """As what shards a model does to what is elsewhere."""
+    """Frees the memory of a weight, as FSDP does."""
 
     def forward(self, x):
         self.weight.untyped_storage().resize_(0)
@@ -71,7 +71,7 @@ class Empties(Base):
 
 
 class Learns(Base):
-    """The buffer gets a history of gradients."""
+    """Gives its buffer an autograd history."""
 
     def forward(self, x):
         self.mean += self.weight * x.mean()
@@ -126,7 +126,7 @@ def test_the_original_is_as_it_was(cls, fails):
     for name, was in before.items():
         assert after[name][0] is was[0]
         assert after[name][1:] == was[1:], name
-    # Whoever had another view of the same memory has it still.
+    # Another view of the same memory is still valid.
     assert alias.data_ptr() == model.mean.data_ptr()
 
 

@@ -1,4 +1,4 @@
-"""Models that do one thing in training and another in evaluation."""
+"""Models that compute one thing in training and another in evaluation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Block(nn.Module):
 
 
 class Auxiliary(nn.Module):
-    """The outputs themselves depend on the mode."""
+    """Returns other outputs in training mode."""
 
     def __init__(self):
         super().__init__()
@@ -66,7 +66,7 @@ class Inverted(nn.Module):
 
 
 class PassesMode(nn.Module):
-    """The mode decides what a child is given."""
+    """Passes its mode to a child as an argument."""
 
     class Child(nn.Module):
         def forward(self, x, *more):
@@ -137,7 +137,7 @@ def test_a_mode_of_ones_own_inside_another():
 
 
 class Unpredictable(nn.Module):
-    """What only inputs would tell, in one of the modes."""
+    """Branches on its input in training mode, which a capture without inputs cannot follow."""
 
     def forward(self, x):
         if self.training and x.sum() > 0:
@@ -155,7 +155,7 @@ def test_one_mode_that_cannot_be_captured_is_refused_when_it_is_run():
 
 
 class FlagFromOutside(nn.Module):
-    """Whose mode a child follows is not the child's."""
+    """Has a child that follows its parent's mode, not its own."""
 
     class Child(nn.Module):
         def forward(self, x, training):
@@ -220,7 +220,7 @@ def test_modes_is_one_of_two():
 
 
 class ReadsOthers(nn.Module):
-    """Code that reads the mode of a layer that it does not call."""
+    """Reads the mode of a layer that it does not call."""
 
     def __init__(self, forward):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the code of a model notes down in its modules while it runs."""
+"""Values that a model's code records in its modules while it runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ X = torch.randn(2, 3)
 
 
 class Observed(nn.Linear):
-    """Notes down the largest number that it gave."""
+    """Records the largest number that it returned."""
 
     def __init__(self, in_features, out_features):
         super().__init__(in_features, out_features)
@@ -49,7 +49,7 @@ def test_what_a_leaf_notes_down_is_its_own_affair():
     torch2ir, ir2torch = converters(Layer(Observed, derived=["largest"]))
     model = Twice()
     ir = torch2ir.convert(model, (X,))
-    assert model.fc.largest == 0.0  # it is left as it was
+    assert model.fc.largest == 0.0  # the capture restores it
     rebuilt = ir2torch.convert(ir, model.state_dict())
     assert bitwise_equal(rebuilt(X), model(X))
     assert rebuilt.fc.largest == model.fc.largest > 0
@@ -62,7 +62,7 @@ def test_unless_its_handler_then_says_something_else_of_it():
 
 
 class Meddling(nn.Module):
-    """Sets what the leaf alone notes down, around a call of it."""
+    """Sets an attribute of the leaf that only the leaf should set, around a call of the leaf."""
 
     def __init__(self):
         super().__init__()
@@ -84,7 +84,7 @@ def test_what_others_note_down_in_it_is_not():
 
 def test_its_handler_is_asked_again_without_being_recorded():
     def answer(module):
-        # Nothing of this is the model's doing.
+        # The model changes none of these.
         with torch.random.fork_rng():
             return {"in_features": 3, "out_features": 3, "scale": int(torch.randn(2).numel())}
 
@@ -109,7 +109,7 @@ class Doubled(torch.autograd.Function):
 
 
 class Doubling(nn.Module):
-    """Keeps a function that has a gradient of its own."""
+    """Holds a function with its own gradient."""
 
     def __init__(self):
         super().__init__()
@@ -127,7 +127,7 @@ def test_a_leaf_may_keep_a_function_with_its_own_gradient():
 
 
 class Block(nn.Module):
-    """Has a module inside that changes when it is called."""
+    """Has a submodule that changes in a call."""
 
     def __init__(self):
         super().__init__()
@@ -170,7 +170,7 @@ def test_what_is_replaced_by_itself_is_put_back():
             self.seen = None
 
         def forward(self, x):
-            # The same numbers in the same memory, in other tensors.
+            # The same values in the same memory, as new tensors.
             self.anchors = [each.to(dtype=x.dtype, device=x.device) for each in self.anchors]
             self.seen = "something"
             return x + self.anchors[0] - self.anchors[1]

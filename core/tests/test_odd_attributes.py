@@ -1,4 +1,4 @@
-"""What modules have as attributes is looked at without asking it anything."""
+"""The capture inspects attributes of modules without running their code."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_an_attribute_does_no_harm(name, at):
 
 
 class Notes(nn.Module):
-    """Puts something into what it holds, each time."""
+    """Appends to an object that it holds, in each call."""
 
     def __init__(self, held):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Lazy objects and proxies in reach of a model: to look at one runs code, or raises an error."""
+"""Lazy objects and proxies in reach of a model. Reading one runs code, or raises an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model's code keeps outside of the model, in modules that no model is defined in."""
+"""State that a model's code keeps outside the model, in Python modules without models."""
 
 import contextlib
 import importlib
@@ -327,7 +327,7 @@ HALF = fractions.Fraction(1, 2)
 
 @pytest.fixture
 def helpers(tmp_path, monkeypatch):
-    """A library of its own for each test."""
+    """Return a new library for each test."""
     (tmp_path / "outside_helpers.py").write_text(textwrap.dedent(HELPERS))
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
@@ -535,7 +535,7 @@ def test_dicts_and_lists_of_the_caller_are_changed_alike(change):
     ],
 )
 def test_a_size_whose_capture_is_over_is_a_number(use):
-    # It is made in C, and nobody looks into it.
+    # The queue is a C object, and the capture cannot search it.
     kept = queue.SimpleQueue()
     lg.to_ir(_model(lambda self, x: (kept.put(x.shape[0]), x * 2)[1]), (X[:2],))
     assert str(use(kept.get())) == str(use(2))

@@ -250,7 +250,7 @@ def test_what_cannot_be_carried_over_is_refused(name, method, training):
     for args in ((X,), None):
         with pytest.raises(CaptureError, match=rf"'the model' \(Own\).* overrides {name}\b"):
             lg.to_ir(model, args)
-        if name != "__call__":  # a module inside may have one
+        if name != "__call__":  # a submodule may have one
             with pytest.raises(CaptureError, match=r"'0\.1' \(Own\)"):
                 lg.to_ir(nn.Sequential(nn.Sequential(nn.Identity(), model)), args)
     report = str(lg.preflight(model, (X,)))
@@ -365,7 +365,7 @@ def test_a_mode_of_what_is_not_there_is_refused():
 
 
 class Held(nn.Module):
-    """A metric that a model holds and does not call: its casts do nothing."""
+    """A metric that a model holds and never calls. Its casts do nothing."""
 
     def __init__(self, *buffers):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Modules that make their own state dict come back, if it is the one that torch would make."""
+"""Modules that override state_dict() convert if it returns the same as torch's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every IR and every model: random ones, through every form and back."""
+"""Properties of every IR and every model, checked with random ones in all forms."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ NAMES = st.text("ab_1", min_size=1, max_size=3)
 ATOMS = st.one_of(
     st.sampled_from([None, True, False, ..., math.inf, -math.inf, math.nan, -0.0, 2**70, 1j]),
     st.integers(),
-    # The text of a file has one nan, whatever its bits are: that of the line above.
+    # A file has one form for all nans, so use one nan, that of the line above.
     st.floats(allow_nan=False),
     st.complex_numbers(allow_nan=False) | st.just(complex(math.nan, 1)),
     st.text(max_size=4),
@@ -109,7 +109,7 @@ SPECS = st.builds(
 
 @st.composite
 def graphs(draw, callees):
-    """A graph without cycles whose nodes are listed in any order, and whose edges are too."""
+    """Draw an acyclic graph, with nodes and edges in any order."""
     names = draw(st.lists(NAMES, unique=True, max_size=5))
     nodes = {}
     pairs = []
@@ -141,11 +141,11 @@ def graphs(draw, callees):
 
 @st.composite
 def irs(draw):
-    """An IR: plain data, which need not mean anything."""
+    """Draw an IR of plain data, which need not be a meaningful model."""
     paths = st.lists(NAMES, min_size=1, max_size=3).map(".".join)
     own = draw(st.sampled_from(["root", "root", "top"]))
     others = draw(st.lists(paths | st.just("root"), max_size=5, unique=True))
-    # A dict form can only tell a root of another name if "root" is somebody's child.
+    # A dict form can only describe a root of another name if "root" is a child.
     missing = ["root"] if own != "root" and "root" not in others else []
     names = [own, *(name for name in others if name != own), *missing]
     callees = [("module", name) for name in names]
@@ -179,7 +179,7 @@ def irs(draw):
 
 
 def _types(value):
-    """The types of everything in a value: what equality leaves out, as that 1 is not True."""
+    """Return the types of everything in a value, which ``==`` ignores: 1 == True."""
     inside = parts(value)
     return type(value) if inside is None else (type(value), [_types(each) for each in inside])
 
@@ -321,7 +321,7 @@ def _setitem(value, index, item):
 
 
 def _halves(value, dim):
-    # Unpacked by name, since how many a chunk gives is only known so.
+    # Unpack into names: only these show how many chunks there are.
     left, right = value.chunk(2, dim=dim)
     return left, right
 
@@ -331,7 +331,7 @@ def _iadd(value, other):
     return value
 
 
-# What a step does, given the module, the values so far and what else the step says.
+# The function of each step. Its arguments: the module, the values so far, the step's parameters.
 OPS = {
     "call": lambda m, v, i, name: getattr(m, name)(v[i]),
     "pick": lambda m, v, i, name, way: _follow(getattr(m, name)(v[i]), way),
@@ -377,7 +377,7 @@ def _follow(value, way):
 
 
 def _filled(shape, values):
-    """A nested value with the values in the places of their numbers."""
+    """Return a nested value in which the values replace their numbers."""
     if type(shape) is int:
         return values[shape]
     if type(shape) is dict:
@@ -442,7 +442,7 @@ class _Writer:
         taken = len(self.program._modules) + len(self.program._parameters)
         return f"{wish}{taken + len(self.program._buffers) + len(vars(self.program))}"
 
-    # Each of these adds a step, or none where nothing fits.
+    # Each of these adds a step, unless no value fits.
 
     def plain(self):
         i = self.value()
@@ -511,7 +511,7 @@ class _Writer:
                 ("part",),
             ]
         )
-        if self.random.random() < 0.5:  # on a value of its own, so that autograd can follow
+        if self.random.random() < 0.5:  # in place on a fresh value, so that autograd can follow
             self.step("clone", i, shapes=[self.shapes[i]])
             i = len(self.shapes) - 1
         self.step(op, i, *arguments, shapes=[self.shapes[i]])
@@ -589,7 +589,7 @@ class _Writer:
         return self.pick(cases)
 
     def again(self):
-        """A layer once more, under its name or another."""
+        """Call a layer again, under its name or another one."""
         if not self.layers:
             return
         name, before, after = self.pick(self.layers)
@@ -608,7 +608,7 @@ class _Writer:
         inner, shapes = _program(self.random, Program, [self.shapes[i]], 3, self.depth + 1)
         name = self.name("inner")
         if self.layers and self.random.random() < 0.5:
-            # Shared: the inner module holds a layer of the outer one.
+            # The inner module shares a layer with the outer one.
             inner.shared = getattr(self.program, self.pick(self.layers)[0])
         self.program.add_module(name, inner)
         ways = list(_ways(inner.result))
@@ -617,11 +617,11 @@ class _Writer:
             self.step("pick", i, name, way, shapes=[shapes[value]])
 
     def spare(self):
-        """A layer that is never called."""
+        """Add a layer that is never called."""
         self.program.add_module(self.name("spare"), nn.Linear(2, 2))
 
     def tie(self):
-        """A tensor under another name: of another layer, or of the program itself."""
+        """Tie a tensor to another name, in another layer or in the program itself."""
         linears = [m for m in self.program.modules() if type(m) is nn.Linear]
         if not linears:
             return
@@ -638,13 +638,13 @@ class _Writer:
             self.step("call", i, name, shapes=[(self.shapes[i][0], one.out_features)])
 
     def out(self):
-        """What the program returns: values in a nested container."""
+        """Return the program's result: values in a nested container."""
         last = len(self.shapes) - 1
         some = [self.random.randint(max(0, last - 3), last) for _ in range(2)]
         self.program.result = self.pick(
             [
                 *(last, last),
-                # All of them, so that no step is without effect.
+                # Return all values, so that every step has an effect.
                 *[tuple(range(last + 1))] * 3,
                 (last, *some),
                 [last],
@@ -664,7 +664,7 @@ STEPS = (
 
 
 def _ways(result, way=()):
-    """Where the values are in what a program returns: items to follow, and the value."""
+    """Yield each value of a program's result, with the path of items to it."""
     if type(result) is int:
         yield way, result
     elif isinstance(result, dict):
@@ -694,7 +694,7 @@ def _model(seed, size):
     cls = random.choice([Program, Program, Program, TwoInputs, Keyword])
     shapes = [(4, 4)] if cls is Program else [(4, 4)] * 2
     model, _ = _program(random, cls, shapes, size, 0)
-    with torch.no_grad():  # what constructors make anyway would come back even if it was lost
+    with torch.no_grad():  # otherwise, a constructor would restore the value even if it was lost
         for tensor in model.state_dict().values():
             if tensor.is_floating_point():
                 tensor.add_(torch.rand_like(tensor))
@@ -721,7 +721,7 @@ def _model(seed, size):
 
 
 def _observed(model, inputs, *, training):
-    """Everything that can be seen of a model in one mode; it is left as it was."""
+    """Return everything observable of a model in one mode, and restore the model."""
     modes = [module.training for module in model.modules()]
     before = copy.deepcopy(model.state_dict())
     model.train(training)
@@ -737,7 +737,9 @@ def _observed(model, inputs, *, training):
         if wanting:
             try:
                 torch.autograd.backward(wanting, [torch.randn_like(each) for each in wanting])
-            except RuntimeError as error:  # in place on what autograd needs: so in both models
+            except (
+                RuntimeError
+            ) as error:  # an in-place change of a value that autograd needs: both models raise
                 failed = type(error)
         seen[batch] = {
             "result": map_leaves(_detached, result),
@@ -766,7 +768,7 @@ def _leaves(value):
 
 
 def _state(model):
-    """What a user sees of the state, and which keys are one tensor."""
+    """Return the state that a user sees, and which keys are one tensor."""
     tensors = model.state_dict(keep_vars=True)
     first = {}
     return {
@@ -779,7 +781,7 @@ def _state(model):
 
 
 def _differing(one, other, where=""):
-    """The places in nested dicts in which two differ: what a failed test shows."""
+    """Return the places where two nested dicts differ, for the message of a failed test."""
     if isinstance(one, dict) and isinstance(other, dict) and list(one) == list(other):
         return [
             place for key in one for place in _differing(one[key], other[key], f"{where} {key!r}")
@@ -798,7 +800,7 @@ def _attributes(model):
 
 
 def _identical(one, other):
-    """Whether modules hold the very same things under the same names."""
+    """Return whether two modules hold the same objects under the same names."""
     return all(
         list(a) == list(b)
         and all(
@@ -822,7 +824,9 @@ def test_models_come_back(seed, size):
         wanted = {
             name: _observed(model, inputs, training=training) for name, training in MODES.items()
         }
-    except RuntimeError:  # in place on a view that autograd forbids: no model at all
+    except (
+        RuntimeError
+    ):  # autograd forbids the in-place change of this view, so the model is invalid
         assume(False)
     attributes, state = _attributes(model), _state(model)
     random_state = torch.get_rng_state()
@@ -873,7 +877,7 @@ def _loaded(model, state_dict):
 
 
 class Named(nn.Module):
-    """A child, a parameter and an input of names that were not chosen for their looks."""
+    """Has a child, a parameter and an input with unusual names."""
 
     def __init__(self, name):
         super().__init__()

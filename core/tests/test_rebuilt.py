@@ -1,4 +1,4 @@
-"""What can be done with a rebuilt model, besides running it: it is to be like the original."""
+"""Uses of a rebuilt model besides calls: it behaves like the original."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Base(nn.Module):
 
 
 class Block(Base):
-    """The mode decides what runs, so that there are two graphs."""
+    """Computes something else in training mode, so that there are two graphs."""
 
     def forward(self, x):
         y = self.lin(x)
@@ -366,7 +366,7 @@ def _made():
     return halved
 
 
-# Python would look for it where it was defined, in vain.
+# Python cannot find this function by its qualified name.
 halved = _made()
 
 
@@ -482,7 +482,7 @@ class NestedRegions(Nested):
 
 
 def _frames(model):
-    """How many frames there are on Python's stack, at most, while a model runs."""
+    """Return the maximum number of frames on Python's stack while a model runs."""
     most = 0
 
     def count(*_):
@@ -676,7 +676,7 @@ def test_defaults_of_inputs(default, moved):
 
 
 class Masked(nn.Module):
-    """Decides by a number, where the compiler would decide otherwise."""
+    """Branches on a number, except while torch compiles it."""
 
     def __init__(self):
         super().__init__()

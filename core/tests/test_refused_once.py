@@ -1,4 +1,4 @@
-"""One thing that a graph cannot hold is one problem, which names it; and so is a wrong example."""
+"""Constructs that a graph cannot hold, and wrong example inputs: each is reported once, by name."""
 
 from __future__ import annotations
 

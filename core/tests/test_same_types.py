@@ -1,4 +1,4 @@
-"""What a model returns comes back as the same type, and is taken apart into as many parts."""
+"""Results of a rebuilt model have the original's types, and unpack into as many parts."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_ten_thousand(name):
     assert calls == sum(each.type == "linear" for each in ir.values())
 
     def run():
-        # torch's own recursion is what needs the room; its walk over a state dict is quadratic in
+        # torch's own recursion needs the deep stack. Its walk over a state dict is quadratic in
         # the depth, so the weights are compared by hand.
         rebuilt = lg.to_torch(ir)
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""torch.jit.script, torch.compile and torch.export of rebuilt models: they work, or say why not."""
+"""torch.jit.script, torch.compile and torch.export of rebuilt models: results, or clear errors."""
 
 from __future__ import annotations
 

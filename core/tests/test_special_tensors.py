@@ -1,4 +1,4 @@
-"""Tensors that are no block of numbers: each is refused by its key, wherever it is met."""
+"""Tensors that are not one dense block: each is refused by its key, in every place of a model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 class Wrapper(torch.Tensor):
-    """Has no memory of its own, as the tensors of libraries for quantization have none."""
+    """Has no memory itself, like the tensors of quantization libraries."""
 
     @staticmethod
     def __new__(cls, inner):
@@ -72,7 +72,7 @@ SPECIAL = {
     "wrapper": (lambda: Wrapper(torch.randn(4, 4)), "Wrapper", "plain torch.Tensor"),
 }
 EVERY = pytest.mark.parametrize("name", SPECIAL)
-# layergraph-sparse describes the others by their parts.
+# layergraph-sparse handles the other layouts.
 REFUSED = pytest.mark.parametrize(
     "name", [name for name in SPECIAL if SPECIAL[name][1] != "sparse"]
 )
@@ -214,11 +214,11 @@ def test_a_fake_mode_around_a_real_model_is_left_out():
 
 
 class Tagged(nn.Parameter):
-    """As libraries mark parameters."""
+    """A parameter with an attribute, as libraries mark parameters."""
 
 
 class Strict(torch.Tensor):
-    """Does not say where it is."""
+    """Raises an error for every function of torch."""
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):

@@ -1,4 +1,4 @@
-"""The hook ``tensor_kinds``: tensors that are no block of numbers, of a class of a third party."""
+"""The hook ``tensor_kinds``: packed tensors of a third party's class."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from layergraph.torch2ir import Torch2Ir
 
 
 class Scaled(torch.Tensor):
-    """Whole numbers and a scale, as a library of a third party keeps a weight."""
+    """Integers and a scale, as a third-party library stores a weight."""
 
     @staticmethod
     def __new__(cls, whole: torch.Tensor, scale: torch.Tensor, note: str = "") -> Self:
@@ -177,7 +177,7 @@ def test_a_capture_leaves_the_parts_as_they_were():
 
     model = Stepping()
     before = model.kept.scale.clone()
-    # Reading a part is an attribute of the subclass, which no graph sees.
+    # A part is an attribute of the subclass, and no graph records its read.
     with pytest.raises(LayergraphError):
         to_ir(model, (torch.randn(3, 4),))
     assert torch.equal(model.kept.scale, before)
@@ -196,7 +196,7 @@ def test_without_state_the_weights_are_zero():
 
 
 class Packed4(nn.Parameter):
-    """As libraries pack weights: numbers in bytes, and an object beside them."""
+    """Packs a weight as libraries do: numbers in bytes, and an object beside these."""
 
     state: Any = None
 
@@ -235,7 +235,7 @@ def test_a_parameter_of_a_library():
     )
     plugins = (*installed_plugins(), plugin(lambda: [row]))
     ir = to_ir(model, (x,), plugins=plugins)
-    # A usual state dict holds the numbers alone.
+    # An ordinary state dict holds only the numbers.
     again = Ir2Torch(plugins=plugins).convert(ir, model.state_dict(keep_vars=True))
     with pytest.raises(StateError, match=r"a plain tensor where a acme.Packed4 is wanted"):
         Ir2Torch(plugins=plugins).convert(ir, model.state_dict())
@@ -410,7 +410,7 @@ def test_parts_that_do_not_give_the_tensor_back(lie):
     lying = plugin(lambda: [TensorKind("acme.Scaled", flatten, unflatten)])
     with pytest.raises(PluginError, match=f"does not give back a Scaled .*{message}"):
         to_ir(quantized(), plugins=(*installed_plugins(), lying))
-    # So it is in a state dict, for an IR that is sound.
+    # The expansion of a state dict raises the same error.
     converter = Ir2Torch(plugins=(*installed_plugins(), lying))
     with pytest.raises(PluginError, match=message):
         converter.hooks.tensor_kinds.expanded({"weight": scaled(4, 4)})

@@ -1,4 +1,4 @@
-"""No kind of tensor ends the process: each is right or refused by name, wherever it is met."""
+"""No kind of tensor ends the process: each is kept, or refused by name, in every place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("tensor_matrix.py")
-# What comes back bit for bit wherever it stands.
+# The kinds that are kept bit for bit in every place.
 KEPT = {"complex", "conjugate", "dense", "negative"}
 # Torch's own calls make and use these, so that a graph holds the calls.
 KEPT_IF_MADE = {*KEPT, "coo", "onednn", "quantized"}
@@ -47,7 +47,7 @@ def test_a_kind_is_kept_or_refused(outcomes, kind):
     outcome = outcomes[kind]
     assert outcome["exit code"] == 0
     places = outcome["places"]
-    # Torch itself ends the process where a kernel reads freed memory.
+    # Torch itself ends the process if a kernel reads freed memory.
     assert {*kinds.PLACES} - {*places} == ({"made in forward"} if kind == "freed" else set())
     for place, what in places.items():
         word, _, text = what.partition(":")

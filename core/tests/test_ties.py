@@ -1,4 +1,4 @@
-"""A state dict that says two things of one tensor is refused; otherwise each key will do."""
+"""Tied tensors: a state dict may hold any of the keys, but not two values for one tensor."""
 
 from __future__ import annotations
 

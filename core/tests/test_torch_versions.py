@@ -1,4 +1,4 @@
-"""What differs between releases of torch is told by feature, and true of the torch that is here."""
+"""The table of features of torch's releases: it holds for the installed torch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_an_argument_of_a_newer_torch_is_refused_by_name():
 def _no_default_device():
     yield
     torch.set_default_device(None)
-    # Older releases of torch fail to tell the default device otherwise.
+    # Without this, older releases of torch do not return the default device.
     vars(torch._GLOBAL_DEVICE_CONTEXT).clear()
 
 

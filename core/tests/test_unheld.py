@@ -1,4 +1,4 @@
-"""Modules and tensors that no graph can hold are refused by name, unless a handler keeps them."""
+"""Modules and tensors that no graph can hold: refused by name, unless a handler keeps them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def distributed(module):
 @pytest.mark.parametrize("around", [lambda m: m, nn.Sequential], ids=["alone", "inside"])
 def test_what_places_a_model_on_devices(place, around):
     model = around(place(nn.Linear(2, 2)))
-    # With it, the model is converted: its tests show that.
+    # With this plugin, the model converts: see the tests of the plugin.
     converter = get_default_converter(disable=["layergraph-wrappers"])
     with pytest.raises(CaptureError, match=r"places a model on devices; convert its \.module"):
         converter.convert(model)

@@ -171,7 +171,7 @@ def installed_formats() -> dict[str, Format]:
     Example:
         >>> from layergraph.io import installed_formats
         >>> installed_formats()[".json"].description
-        'structure, as a text for people'
+        'structure, as readable text'
     """
     return {suffix: each for suffix, (_, each) in _installed().items()}
 

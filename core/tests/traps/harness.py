@@ -1,6 +1,6 @@
-"""Traps, and what is compared of a model and the one that came back."""
+"""Traps, and the comparison of a model with the rebuilt one."""
 
-# What is compared is a long list.
+# The comparison is one long function.
 # ruff: noqa: C901
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from layergraph.testing import bitwise_equal
 
 @dataclass
 class Trap:
-    """A model, what it is captured with, what else it is called with, and what is to happen."""
+    """A model, the inputs of the capture, the inputs of later calls, and the expected outcome."""
 
     make: type[nn.Module]
     given: tuple[Any, ...]
@@ -52,23 +52,23 @@ class Traps(dict[str, Trap]):
         return torch.randn(*shape, generator=torch.Generator().manual_seed(len(self)), **options)
 
     def exact(self, given=None, others=None, **options):
-        """The rebuilt model does the same, whatever it is called with.
+        """Expect equal results for every call.
 
         ``pickled`` is False if pickle refuses the original's code: a class that a function makes.
         """
         return lambda cls: self._add(cls, given, others, "exact", **options)
 
     def assumes(self, given=None, others=None, **options):
-        """It does the same where it was captured, and says so where something else is needed.
+        """Expect equal results for calls like that of the capture, and an error for other calls.
 
-        Python or torch may say so as well, where the rebuilt model is given what neither can take:
-        then ``loud`` is how that sounds. Where it is ``fickle``, another seed or a second call is
-        not like the capture.
+        If Python or torch raises the error for inputs that neither takes, ``loud`` matches the
+        message. A ``fickle`` model takes another path with another seed or in a second call, so
+        that only a call with the seed of the capture is like the capture.
         """
         return lambda cls: self._add(cls, given, others, "assumes", **options)
 
     def refused(self, reason, given=None, others=None, **options):
-        """It is not captured; ``placed`` says whether a line of the trap is the place."""
+        """Expect a refusal of the capture; ``placed``: the error names a line of the trap."""
         return lambda cls: self._add(cls, given, others, "refused", reason=reason, **options)
 
     def _add(self, cls, given, others, expect, **options):
@@ -111,7 +111,7 @@ def leaves(value):
 
 
 def _aliases(tensors):
-    """Which of them lie in one memory, and which are one object."""
+    """Return which tensors share memory, and which are one object."""
     memory = [each.untyped_storage().data_ptr() if each.numel() else 0 for each in tensors]
     return (
         [memory.index(each) for each in memory],
@@ -120,12 +120,12 @@ def _aliases(tensors):
 
 
 def _seed(seed):
-    # That of torch tells all devices, which takes longer than a call.
+    # torch.manual_seed would seed all devices, which takes longer than a call.
     torch.default_generator.manual_seed(seed)
 
 
 def observe(model, args, kwargs, *, training, context=nullcontext, again=True):
-    """Everything that can be seen of one call."""
+    """Return everything observable of one call."""
     model.train(training)
     model.zero_grad(set_to_none=True)
     once_more = args, kwargs
@@ -224,7 +224,7 @@ def _members(model):
 
 
 def watched(model, args, kwargs, capture):
-    """Capture, and say what else than the caller of it would notice."""
+    """Capture, and return the side effects of the capture on the model and the process."""
     members = _members(model)
     state = {key: each.clone() for key, each in model.state_dict().items()}
     # A clone of a parameter is a plain tensor.
@@ -308,7 +308,7 @@ def _torch_as_seen():
 
 
 def check(trap):
-    """The rebuilt model is never wrong in silence, and the outcome is the expected one."""
+    """Check that the rebuilt model is never silently wrong, and that the outcome is expected."""
     outcomes = explore(trap)
     wrong = {where: what for where, what in outcomes.items() if what.startswith("WRONG")}
     assert not wrong

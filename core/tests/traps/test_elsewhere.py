@@ -1,6 +1,6 @@
-"""Models that are captured, moved or called elsewhere than where they were made."""
+"""Models that are captured, moved or called with another device, dtype or setting than before."""
 
-# What the linter would have written otherwise are the traps.
+# The traps use the code that the linter would rewrite.
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _rebuilt(model, *args, captured=None):
 
 
 def _lawful(model, rebuilt, *args):
-    """The same, or refused."""
+    """Check that the results are equal, or that a guard refuses the call."""
     try:
         outputs = rebuilt(*args)
     except AssumptionError:

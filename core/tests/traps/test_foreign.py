@@ -1,4 +1,4 @@
-"""Functions of others: autograd.Function, operators of torch.library, scripted functions."""
+"""Functions outside torch: autograd.Function, operators of torch.library, scripted functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ exact, assumes, refused = TRAPS.exact, TRAPS.assumes, TRAPS.refused
 
 
 class Sign(torch.autograd.Function):
-    """A surrogate gradient, which is nothing like the gradient of what forward does."""
+    """A surrogate gradient, which differs from the gradient of forward."""
 
     @staticmethod
     def forward(ctx, x, slope=25.0):
@@ -45,7 +45,7 @@ class SurrogateWithDefaults(Base):
 
 
 def fast_sigmoid(slope=25.0):
-    """As snntorch gives its surrogate gradients."""
+    """Return a surrogate gradient as snntorch does, as a function."""
 
     def inner(x):
         return Sign.apply(x, slope)
@@ -159,7 +159,7 @@ class ApplyInObject(Base):
 
 
 class New(torch.autograd.Function):
-    """In the style of torch.func."""
+    """A function in the style of torch.func, with ``setup_context``."""
 
     generate_vmap_rule = True
 
@@ -214,7 +214,7 @@ class OneOfSeveralOutputs(Base):
 
 
 class Sorted(torch.autograd.Function):
-    """An output without gradient, gradients that are not materialized."""
+    """Has an output without gradient, and does not materialize gradients."""
 
     @staticmethod
     def forward(ctx, x):
@@ -305,7 +305,7 @@ class InPlaceOnConstant(Base):
 
 
 class Reversed(torch.autograd.Function):
-    """Gives back what it is given."""
+    """Returns its argument."""
 
     @staticmethod
     def forward(ctx, x):
@@ -365,7 +365,7 @@ class OnceDifferentiable(Base):
 
 
 class Swish(torch.autograd.Function):
-    """As efficientnet_pytorch has it."""
+    """The swish of efficientnet_pytorch."""
 
     @staticmethod
     def forward(ctx, i):
@@ -501,7 +501,7 @@ class ModeAsFlag(Base):
 
 
 class ByNumbers(torch.autograd.Function):
-    """Decides by numbers, out of sight."""
+    """Branches on a number inside an autograd.Function."""
 
     @staticmethod
     def forward(ctx, x):
@@ -554,7 +554,7 @@ class FunctionInFunction(Base):
 
 
 class Backwards(torch.autograd.Function):
-    """Computes its gradient by that of the forward pass."""
+    """Computes its gradient with torch.autograd inside backward."""
 
     @staticmethod
     def forward(ctx, x):
@@ -749,7 +749,7 @@ class ModelOfClosure(Base):
 
 
 class Hidden:
-    """Holds what the search does not find."""
+    """Holds a tensor where the search does not find it."""
 
     def __init__(self, value):
         self.value = value
@@ -832,7 +832,7 @@ lin = nn.Linear(4, 4)
 
 
 class NamesAnAttribute(torch.autograd.Function):
-    """Its code says ``lin``, and does not mean the global."""
+    """Its code contains the name ``lin`` as an attribute, not as the global."""
 
     @staticmethod
     def forward(ctx, x):
@@ -989,7 +989,7 @@ class Ignored(Base):
 
 
 class SwishWithScript(torch.autograd.Function):
-    """As timm has it: a scripted forward and backward."""
+    """The swish of timm, with a scripted forward and backward."""
 
     @staticmethod
     def forward(ctx, x):

@@ -31,7 +31,7 @@ class Layers(nn.Module):
 
 
 def _of_torch(name):
-    """Return a function that older releases of torch have in a module of its name."""
+    """Return a function of torch, which older releases have in a module of the same name."""
     found = getattr(ops, name)
     return found if callable(found) else getattr(found, name)
 
@@ -89,7 +89,7 @@ class CondOfContainers(Base):
 
 @exact()
 class CondOfTheMode(Layers):
-    """The functions do something else in evaluation, and draw numbers in training."""
+    """Both functions depend on the mode, and draw random numbers in training."""
 
     def forward(self, x):
         def either(y):
@@ -184,7 +184,7 @@ class WhileLoop(Base):
 
 @exact()
 class WhileLoopOfNumbers(Base):
-    """The numbers decide the number of turns, and it may be zero."""
+    """The values of tensors decide the number of iterations, which may be zero."""
 
     def forward(self, x):
         with torch.no_grad():
@@ -259,7 +259,7 @@ class VmapInVmap(Base):
 
 @exact()
 class VmapOfMasks(Base):
-    """As libraries of transformers make masks."""
+    """Makes masks as transformers does."""
 
     def forward(self, x):
         places = torch.arange(x.shape[0])
@@ -344,7 +344,7 @@ class Jvp(Layers):
 
 @exact()
 class FunctionalCallOfALayer(nn.Module):
-    """The tensors of a layer are others for one of its calls."""
+    """Replaces the tensors of a layer for one of its calls."""
 
     def __init__(self):
         super().__init__()

@@ -1,6 +1,6 @@
-"""Tensors and modules that code tells apart by which object they are."""
+"""Tensors and modules that code compares by identity."""
 
-# What the linter would have written otherwise are the traps.
+# The traps use the code that the linter would rewrite.
 # ruff: noqa: RET501
 
 from __future__ import annotations

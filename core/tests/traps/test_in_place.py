@@ -1,6 +1,6 @@
 """Tensors that models change in place."""
 
-# What the linter would have written otherwise are the traps.
+# The traps use the code that the linter would rewrite.
 
 from __future__ import annotations
 
@@ -377,7 +377,7 @@ class AddsOne(nn.Module):
 
 @exact()
 class UnusedInPlace(Base):
-    """Nothing reads the result of the change, so that it must not be left out as dead."""
+    """Changes a tensor in place without reading the result; the change is not dead code."""
 
     def __init__(self):
         super().__init__()

@@ -1,6 +1,6 @@
-"""Models that may come back wrong: Python shows nothing of what they decide by."""
+"""Known limits: models that a capture may get wrong, because it cannot see their decision."""
 
-# What the linter would have written otherwise are the traps.
+# The traps use the code that the linter would rewrite.
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ X = torch.randn(3, 4)
 
 @dataclass
 class Limit:
-    """A model that may come back wrong, in silence: Python shows nobody what it decides by."""
+    """A model that a capture may silently get wrong, because it cannot see the model's decision."""
 
     reason: str
     given: tuple[Any, ...]

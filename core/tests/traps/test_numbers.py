@@ -1,6 +1,6 @@
-"""Numbers of tensors that Python code reads, and decides by."""
+"""Python code that reads numbers from tensors, and branches on the numbers."""
 
-# What the linter would have written otherwise are the traps.
+# The traps use the code that the linter would rewrite.
 # ruff: noqa: RUF017
 
 from __future__ import annotations
@@ -487,8 +487,8 @@ def test_is_never_silently_wrong(name):
     check(TRAPS[name])
 
 
-# By default, a graph holds both ways of most of what is refused above. Python needs the value of
-# these numbers, or numbers of the state decide, not of the inputs.
+# By default, a graph holds both branches of most models that are refused above. In these, Python
+# needs the value of a number, or the branch is on a number of the state, not of the inputs.
 GUARDED = {
     "ArangeOfSizeDecides",
     "FormatsItem",
@@ -500,7 +500,7 @@ GUARDED = {
     "Tolist",
 }
 FICKLE = {"StateDecides"}
-# These leave torch, which no option lets them do.
+# These leave torch, and no option allows that.
 REFUSED = {
     "DataPointer": "data_ptr",
     "Numpy": "numpy",

@@ -1,6 +1,6 @@
-"""Other ways in which the values of a graph come about."""
+"""Values of a graph with unusual origins."""
 
-# What the linter would have written otherwise are the traps.
+# The traps use the code that the linter would rewrite.
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""State that models change for a while, and put back."""
+"""State that models change and restore in one call."""
 
-# What the linter would have written otherwise are the traps.
+# The traps use the code that the linter would rewrite.
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class CatchesError(Base):
 
 @refused("catches an error of child: for other inputs")
 class CatchesErrorOfChild(Base):
-    """A module that does not come to its end owns no call that is recorded later."""
+    """Catches the error of a child. Later calls must not count as calls of that child."""
 
     class Child(nn.Module):
         def forward(self, x):
@@ -152,7 +152,7 @@ class PadsSequences(Base):
 
 @assumes()
 class PadsAround(Base):
-    """A function without a name fails with other sizes; the guard of these comes before."""
+    """Calls a function without a name in the IR, after the guard of the sizes that it needs."""
 
     def forward(self, x):
         y = x * 2

@@ -1,6 +1,6 @@
-"""Random numbers, and what decides by them."""
+"""Random numbers, and branches on random numbers."""
 
-# What the linter would have written otherwise are the traps.
+# The traps use the code that the linter would rewrite.
 
 from __future__ import annotations
 

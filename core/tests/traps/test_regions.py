@@ -1,6 +1,6 @@
-"""Regions of code in which torch behaves otherwise: gradients, autocast, hooks."""
+"""Regions of code with other settings of torch: gradients, autocast, hooks."""
 
-# What the linter would have written otherwise are the traps.
+# The traps use the code that the linter would rewrite.
 # ruff: noqa: TRY301
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class NoGradByNumbers(Base):
 
 @refused("does not end|another condition", placed=False)
 class GradLeaks(Base):
-    """Something in it leaves with gradients off."""
+    """A submodule ends with gradients switched off."""
 
     def __init__(self):
         super().__init__()
@@ -268,7 +268,7 @@ class CheckpointedReentrant(Base):
 
 @refused("reentrant checkpoint")
 class CheckpointedReentrantWithoutGradients(Base):
-    """Its input needs no gradients, so that reentrant checkpointing gives the weights none."""
+    """Its input needs no gradients, so that reentrant checkpointing computes none for weights."""
 
     def forward(self, x):
         return checkpoint(self.lin, x, use_reentrant=True) + self.lin(x)

@@ -1,6 +1,6 @@
 """Parameters, arguments and results of all kinds."""
 
-# What the linter would have written otherwise are the traps.
+# The traps use the code that the linter would rewrite.
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Sizes: what models compute of them, and decide by them."""
+"""Sizes: computations with sizes, and branches on sizes."""
 
-# What the linter would have written otherwise are the traps.
+# The traps use the code that the linter would rewrite.
 # ruff: noqa: RET504, RUF005, SIM300, UP031, UP032
 
 from __future__ import annotations
@@ -998,7 +998,7 @@ class CachesInDict(Base):
 
 @refused("assigns self.cache", placed=False)
 class CachesOneInDict(Base):
-    """The cache ignores the size, so that the second call is another one than the first."""
+    """Has a cache that ignores the size, so that the second call differs from the first."""
 
     def __init__(self):
         super().__init__()

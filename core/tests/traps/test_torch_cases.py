@@ -1,4 +1,4 @@
-"""Torch's own bases of cases: every case comes back as it was, or is refused by name."""
+"""Torch's own collections of test cases: every case is rebuilt equal, or refused by name."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from layergraph.torch_versions import RELEASE
 
 CHECKOUT = Path(__file__).parents[3]
 
-# The fewest cases that come back, and the beginnings of the names of those that may be refused.
+# The minimum of cases that are rebuilt, and the prefixes of the names of cases that may be refused.
 BOUNDS = {
     "exportdb": (34, ""),
     "custom_op_db": (22, ""),
-    # A function that gives an array of numpy.
+    # A function that returns a numpy array.
     "autograd_function_db": (26, "NumpyCubeNotComposable"),
     "hop_db": (
         8 if RELEASE < (2, 14) else 18,
         "auto_functionalize flex_ invoke_quant_packed local_map_hop register_hook while_loop_stack",
     ),
 }
-# Where torch has the functions elsewhere.
+# Cases that may be refused with older releases, where the functions have another home.
 OF_OLDER_TORCH = "constrain_as_size_example dynamic_shape_map map"
 
 # The path and the line, and the remedy.

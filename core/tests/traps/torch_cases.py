@@ -1,7 +1,7 @@
-"""Torch's own bases of cases as traps; as a script it prints the outcomes of one base.
+"""Torch's own collections of test cases as traps. As a script, it prints the outcomes of one.
 
-``torch.testing._internal`` changes flags of torch where it is imported, so that tests run this
-script in a process of its own.
+The import of ``torch.testing._internal`` changes flags of torch, so that tests run this script in a
+new process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BASES = {
 
 
 class Calls(nn.Module):
-    """A model that calls the function of a case, with its own arguments behind those of a call."""
+    """A model that calls the function of a case, with more arguments after those of the call."""
 
     def __init__(self, function, *own):
         super().__init__()
@@ -41,7 +41,7 @@ class Calls(nn.Module):
 
 
 def cases(base: str) -> Iterator[tuple[str, Trap]]:
-    """Yield the cases of a base whose original runs here, as traps."""
+    """Yield the cases of a collection whose original runs on this machine, as traps."""
     module = importlib.import_module(BASES[base])
     if base == "exportdb":
         for name, case in module.all_examples().items():
@@ -79,7 +79,7 @@ def _trap(model, given, kwargs) -> Trap:
 
 
 def outcome(trap: Trap) -> dict[str, str]:
-    """Return each situation that is not the same, the refusal, or a foreign error."""
+    """Return the situations in which results differ, the refusal, or a foreign error."""
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:

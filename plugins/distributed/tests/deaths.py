@@ -1,6 +1,6 @@
-"""Two processes, of which one ends in the middle. It runs as ``python deaths.py FOLDER``.
+"""Two processes, of which one ends in the middle of a save. Run it as ``python deaths.py FOLDER``.
 
-``torchrun`` would end the other one too, and we want to see what that one sees.
+``torchrun`` would end the other process too, and the test is about the error in that process.
 """
 
 from __future__ import annotations

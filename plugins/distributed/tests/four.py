@@ -1,6 +1,6 @@
 """The program of four processes: FSDP, a mesh of two dimensions, and saves from all ranks.
 
-It runs as ``torchrun four.py FOLDER``, and writes what it found to ``FOLDER/four-RANK.pt``.
+Run it as ``torchrun four.py FOLDER``. It writes its results to ``FOLDER/four-RANK.pt``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def by_hand(model, mesh):
 
 
 def counted(name, **options):
-    """Load a model whose program is warm, and count the bytes that the process reads."""
+    """Load a model after the first imports, and count the bytes that the process reads."""
     lg.load_model(FOLDER / name, **options)
     before = bytes_read()
     model = lg.load_model(FOLDER / name, **options)
@@ -124,7 +124,7 @@ def saves(mesh):
 
 
 def wrappers(mesh):
-    """A plan that puts layers into wrappers, as for activation checkpointing."""
+    """Test a plan that wraps layers, as for activation checkpointing."""
 
     def plan(model, mesh):
         apply_activation_checkpointing(
@@ -144,7 +144,7 @@ def wrappers(mesh):
 
 
 def checkpoints(mesh):
-    """DCP writes a checkpoint of a rebuilt model, and reads it into another one."""
+    """Test that DCP writes a checkpoint of a rebuilt model, and reads it into another one."""
     model = lg.load_model(FOLDER / "one.safetensors", mesh=mesh, plan=by_hand)
     dcp.save(model.state_dict(), checkpoint_id=FOLDER / "checkpoint")
     empty = lg.to_torch(lg.load(FOLDER / "one.safetensors"), device="meta")
@@ -185,7 +185,7 @@ def ties(mesh):
 
 
 def two_dimensions():
-    """Tensor parallelism inside of FSDP: strided placements."""
+    """Test tensor parallelism inside FSDP, which makes strided placements."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
     tensors = torch.load(FOLDER / "tensor-plan.pt")
     model, count = counted("one.safetensors", mesh=mesh, plan={**tensors, **FULLY})

@@ -1,4 +1,4 @@
-"""A model for the tests and for the programs that they start."""
+"""A model for the tests and for the programs that the tests start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models over several processes: loaded and saved in parts, with gloo on the CPU."""
+"""Models on several processes: loaded and saved in parts, with gloo on the CPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CONFIG = {
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
     "vocab_size": 2000,
-    "initializer_range": 0.01,  # logits below 1, so that rounding stays below 1e-6
+    "initializer_range": 0.01,  # keep logits below 1, so that rounding errors stay below 1e-6
     "use_cache": False,
     "tie_word_embeddings": False,
 }
@@ -215,8 +215,8 @@ def test_plans_that_do_not_fit_are_refused(two):
         "no mesh": "ArgumentError: there is a plan, but no mesh",
         "no such style": "'sideways' for 'lm_head'; known are colwise",
         "no such layer": "the plan names 'lm_tail', but no layer has such a path",
-        "torch cannot": "torch cannot give 'model.layers.0', a ",
-        "no names": "name that of tensor parallelism 'tp'",
+        "torch cannot": "torch cannot apply the style ",
+        "no names": "name the one for tensor parallelism 'tp'",
         "no mapping": "plan is a int",
         "no mesh of torch": "mesh is a int",
         "another module": "the plan returned another module, a Sequential",
@@ -234,10 +234,10 @@ def test_a_rank_that_dies(folder):
         assert text.startswith("FileError: "), text
         assert "another process has ended" in text
         assert not (folder / f"save-{dying}-{dying}.txt").exists()
-    # The other rank loads its part, and torch tells it of the death when it needs the other's.
+    # The other rank loads its part. A later exchange of data fails with torch's own error.
     assert (folder / "load-1-0.txt").read_text().startswith(("RuntimeError", "DistBackendError"))
     assert (folder / "tied.safetensors").read_bytes() == before
-    # The next save removes what the killed rank 0 left.
+    # The next save removes the files that the killed rank 0 left.
     model = lg.load_model(folder / "tied.safetensors")
     lg.save(lg.load(folder / "tied.safetensors"), folder / "tied.safetensors", model.state_dict())
     assert not list(folder.glob(".saving*"))

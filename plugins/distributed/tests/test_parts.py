@@ -46,7 +46,7 @@ def test_a_plan_travels_in_a_file(ir, tmp_path):
     assert found == {"": ("fully_shard",), "0.0": both, "0.1": both}
     assert plan_of(ir) == {}
     assert plan_of(lg.annotate_plan(planned, {"0.0": "rowwise"})) == {"0.0": ("rowwise",)}
-    # "*" stands for a name, and the path of the model itself has none.
+    # "*" matches a name, and the path of the model itself contains none.
     assert plan_of(lg.annotate_plan(ir, {"*": "fully_shard"})).keys() == {"0", "1", "2"}
     # Handlers ignore annotations.
     assert isinstance(lg.to_torch(planned), nn.Sequential)
@@ -59,11 +59,11 @@ def test_plans_that_are_refused(ir):
         lg.annotate_plan(ir, {"1": "tensor"})
     with pytest.raises(ArgumentError, match="give the name of a style"):
         lg.annotate_plan(ir, {"1": ()})
-    with pytest.raises(ArgumentError, match="5 is no path"):
+    with pytest.raises(ArgumentError, match="5 is not the path"):
         lg.annotate_plan(ir, {5: "colwise"})
     with pytest.raises(ArgumentError, match="plan is a list"):
         lg.annotate_plan(ir, ["1"])
-    with pytest.raises(BuildError, match="which has another style under another path"):
+    with pytest.raises(BuildError, match="which has a different style under another path"):
         lg.annotate_plan(ir, {"1": "colwise"})
     broken = lg.annotate_plan(ir, {"0.0": "colwise"})
     broken["0.0"].data["layergraph.parallel"] = 3
@@ -89,7 +89,7 @@ def test_a_function_that_distributes_nothing(tmp_path):
     for one, other in zip(again.state_dict().values(), model.state_dict().values(), strict=True):
         assert torch.equal(one, other)
     add = lambda model, _: model.register_buffer("extra", torch.empty(2, device="meta"))
-    with pytest.raises(BuildError, match="the plan added 'extra', whose value is in no file"):
+    with pytest.raises(BuildError, match="the plan added 'extra', and no file holds its value"):
         lg.load_model(tmp_path / "model.safetensors", plan=add)
 
 
@@ -112,7 +112,7 @@ def test_a_plan_that_moves_layers(tmp_path):
     def stage(model, mesh):
         del model[0]  # the other layer takes its name
 
-    with pytest.raises(BuildError, match=r"another layer where that of '0\.weight' was"):
+    with pytest.raises(BuildError, match=r"the plan replaced the layer of '0\.weight' by another"):
         lg.load_model(tmp_path / "model.safetensors", plan=stage)
 
 

@@ -1,4 +1,4 @@
-"""The program of two processes: tensor parallelism. It runs as ``torchrun two.py FOLDER``."""
+"""The program of two processes: tensor parallelism. Run it as ``torchrun two.py FOLDER``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def main():
     for name in ("one.safetensors", "one.safetensors", "many.safetensors"):
         before = bytes_read()
         model = lg.load_model(FOLDER / name, mesh=mesh, plan=plan)
-        found[f"bytes {name}"] = bytes_read() - before  # the first load imports what it needs
+        found[f"bytes {name}"] = bytes_read() - before  # the first load imports modules
         with torch.no_grad():
             out = model(input_ids=ids)["logits"]
         found[f"error {name}"] = (out - expected).abs().max().item()

@@ -1,4 +1,4 @@
-"""Graphs that are equal but for the names they call are read once, and each is checked."""
+"""Graphs that differ only in the names they call: parsed once, and each of them checked."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ DAMAGE = {
     "a node that is no object": (lambda document: _of(document, "1")["nodes"].append(3), "object"),
     "a node twice": (
         lambda document: _of(document, "1")["nodes"].append(_add(document, "1")),
-        "is there before",
+        "appears twice",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""What a file costs is in proportion to the file: its integers, names, paths, problems, memory."""
+"""The cost of a load is linear in the file: integers, names, paths, problems, memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from layergraph.testing import bitwise_equal
 from layergraph_files.budget import Allowance, Budget
 from layergraph_files.values import MAX_NAME
 
-HASH = 2**61 - 1  # Python gives all multiples of it one hash.
+HASH = 2**61 - 1  # all its multiples have the same hash in Python
 
 
 def _node(name, type_, implementation, *args, **kwargs):
@@ -94,7 +94,7 @@ def test_what_messages_say_of_values_is_short():
 def test_keys_of_one_hash(tmp_path):
     keys = [[{"int": hex(HASH * number)}, None] for number in range(1, MAX_NUMBER_KEYS + 2)]
     path = _file(tmp_path, _node("y", "function", "torch.add", X, {"dict": keys}))
-    with pytest.raises(FileError, match="keys are no strings"):
+    with pytest.raises(FileError, match="keys are not strings"):
         lg.load(path)
     ir = Ir([Implementation("relu", {"a": {n: n for n in range(2000)}}, name="root")])
     with pytest.raises(InvalidIrError, match="2000 keys"):
@@ -137,7 +137,7 @@ def _chain(count):
 
 
 def _shared(count):
-    """Each of many calls what all share; it is said of none that it contains it."""
+    """Return an IR with many composites that call one layer, which none of them has as a child."""
     graph = graph_from_nodes(
         [
             Node("x", "input", "x"),
@@ -159,7 +159,7 @@ def _shared(count):
 
 @pytest.fixture
 def steps(monkeypatch):
-    """How many steps searches for parents take."""
+    """Return the number of steps of the searches for parents."""
     taken = []
     spend = Ancestry._spend
     monkeypatch.setattr(
@@ -279,7 +279,7 @@ def test_flat_values_that_double(monkeypatch):
     ir = _doubling(12)
     for each in ir.values():
         if each.nodes:
-            # What a call gives is a pair, of which each is a pair.
+            # Each call returns a pair of pairs.
             each.nodes["output"].args = ((Ref("b"), Ref("b")),)
     check(ir)
     with pytest.raises(InvalidIrError, match="nodes and values on one level"):
@@ -291,7 +291,7 @@ def test_flat_arguments_that_double(when):
     ir = _doubling(50)
     for each in ir.values():
         if each.nodes:
-            # Each level hands on a pair of what it is given.
+            # Each level returns its argument twice, as a pair.
             nodes = list(each.nodes.values())
             nodes[1] = Node("a", nodes[1].type, nodes[1].implementation, ((Ref("x"),) * 2,))
             nodes[1].when = when
@@ -352,7 +352,7 @@ def test_shapes_beyond_torch(tmp_path, shape, said):
 
 
 class _Memory(TorchDispatchMode):
-    """Counts the bytes of the tensors that are made with memory."""
+    """Counts the bytes of the tensors that take memory."""
 
     bytes = 0
 
@@ -384,7 +384,7 @@ def test_layers_whose_tensors_are_not_in_the_file_take_no_memory(tmp_path, kind)
 
 
 class Table(nn.Module):
-    """It holds numbers that no state dict has, and a tensor that is not registered at all."""
+    """Has a non-persistent buffer and an unregistered tensor."""
 
     def __init__(self, size, where):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Files call what torch documents, and no step of its kernels."""
+"""Files may call functions that torch documents, and no internal operations."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_what_torch_lists_is_allowed_but_for_steps_of_kernels():
 
 
 def _core_operations():
-    """The operations that torch.export leaves in a graph."""
+    """Return the operations that torch.export leaves in a graph."""
     for schema in torch._C._jit_get_all_schemas():
         namespace, _, name = schema.name.partition("::")
         form = schema.overload_name or "default"
@@ -85,7 +85,7 @@ def _core_operations():
 def test_what_torch_exports_to_is_allowed():
     names = [name for name in _core_operations() if is_own(name)]
     assert len(names) > 100
-    # These read and write as much of one argument as another one has.
+    # These use the size of one argument to access another one.
     unchecked = {"_fft_r2c", "_fft_c2r", "_fft_c2c", "_native_batch_norm_legit"}
     unchecked |= {"_native_batch_norm_legit_no_training"}
     refused = {name.split(".")[3] for name in names if not may_call(_node(name))}
@@ -137,7 +137,7 @@ def test_operations_of_exported_models_are_kept_in_files(tmp_path):
 
 
 class Grouped(nn.Module):
-    """Multiplies groups of rows, as experts do."""
+    """Multiplies groups of rows, as mixtures of experts do."""
 
     def __init__(self):
         super().__init__()
@@ -148,7 +148,7 @@ class Grouped(nn.Module):
 
 
 class Checked(nn.Module):
-    """Asks whether all numbers are as they should be."""
+    """Checks that no element is negative."""
 
     def forward(self, x, _ends):
         torch._check_tensor_all((x >= 0).all(), lambda: "negative")

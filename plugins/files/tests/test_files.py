@@ -1,4 +1,4 @@
-"""Models in files: what comes back is what was saved, and a failed save leaves nothing behind."""
+"""Models in files: a load returns the saved model, and a failed save leaves no files behind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 
 
 class Everything(nn.Module):
-    """Ties, constants, buffers of both kinds, odd dtypes, strides, frozen parameters."""
+    """Has ties, constants, buffers of both kinds, odd dtypes, strides and frozen parameters."""
 
     def __init__(self):
         super().__init__()
@@ -214,7 +214,7 @@ def test_dtype_is_as_asked(tmp_path, model, ir):
     wanted = lg.to_torch(ir, model.state_dict())
     wide = wanted.wide
     wanted = wanted.to(torch.bfloat16)
-    wanted.wide = wide  # of which torch would drop the imaginary part
+    wanted.wide = wide  # torch would drop the imaginary part
     for (name, one), (other_name, other) in zip(
         [*wanted.named_parameters(), *wanted.named_buffers()],
         [*loaded.named_parameters(), *loaded.named_buffers()],
@@ -223,7 +223,7 @@ def test_dtype_is_as_asked(tmp_path, model, ir):
         assert (name, _bits(one)) == (other_name, _bits(other))
     assert loaded.first.weight is loaded.second.weight
     assert dict(loaded.named_buffers())["_constant_0"].dtype is torch.float64
-    with pytest.raises(StateError, match="no floating dtype"):
+    with pytest.raises(StateError, match="not a floating-point dtype"):
         lg.load_model(path, dtype=torch.int8)
 
 
@@ -255,7 +255,7 @@ def test_a_loaded_model_is_a_model_like_any_other(tmp_path, model, ir):
     sum(each.sum() for each in _flat(loaded(x))[:2]).backward()
     torch.optim.SGD(loaded.parameters(), 0.1).step()
     assert path.read_bytes() == before
-    lg.save(ir, path, loaded.state_dict())  # over the file that it lies in
+    lg.save(ir, path, loaded.state_dict())  # over the file from which it is mapped
     _assert_alike(loaded, lg.load_model(path))
 
 
@@ -344,7 +344,7 @@ lg.save(lg.to_ir(torch.nn.Linear(3, 3)), {str(path)!r}, torch.nn.Linear(3, 3).st
     assert path.read_bytes() == before
 
 
-# What another save may differ in: the weights alone, or the structure alone.
+# Saves that differ in the weights alone, or in the structure alone.
 OTHER_SAVES = {
     "weights": lambda model: (nn.init.normal_(model[1].weight), None)[1],
     "structure": lambda model: model.train(not model.training),
@@ -369,7 +369,7 @@ def test_shards_of_two_saves_are_not_one_model(tmp_path, name):
             for each in names:
                 each.write_bytes(saves[chosen][names[chosen]])
         for read in (lg.load, lg.load_model):
-            with pytest.raises(FileError, match="another save"):
+            with pytest.raises(FileError, match="different saves"):
                 read(path)
 
 
@@ -419,7 +419,7 @@ def test_older_versions_are_migrated(monkeypatch):
 
 
 class Alike(nn.Module):
-    """Layers that are made alike, with modules inside, buffers and ties."""
+    """Has equal layers with submodules, buffers and ties."""
 
     def __init__(self):
         super().__init__()
@@ -446,7 +446,7 @@ def test_to_save_weights_one_layer_is_made_of_those_made_alike(tmp_path, monkeyp
         monkeypatch.setattr(cls, "__init__", counted)
     path = tmp_path / "alike.safetensors"
     lg.save(ir, path, state)
-    # The last norm differs in what it is tied to.
+    # The last norm is tied to another tensor.
     assert len(made) == 3
     back = lg.load_model(path)
     assert bitwise_equal(back(x), model(x))

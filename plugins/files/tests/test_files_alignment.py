@@ -1,4 +1,4 @@
-"""Tensors of files and constants begin in memory where those that torch makes begin."""
+"""Tensors of files, and constants, have the alignment of tensors that torch makes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALIGNMENT = 64
 
 
 class Odd(nn.Module):
-    """Tensors whose length is a multiple of each power of 2, and of none, and constants."""
+    """Has tensors whose lengths are multiples of different powers of 2, and constants."""
 
     def __init__(self):
         super().__init__()
@@ -81,7 +81,7 @@ def test_constants_of_a_rebuilt_model_do_too(model):
 
 @pytest.mark.parametrize("blanks", range(0, 64, 8))
 def test_files_of_others_do_too(tmp_path, model, blanks):
-    """Other programs pad headers to 8 bytes, and order tensors in other ways."""
+    """Files of other programs, with headers padded to 8 bytes and another order of tensors."""
     path = tmp_path / "m.safetensors"
     lg.save(lg.to_ir(model), path, model.state_dict())
     raw = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Files are written and mapped with care: no second copy of the weights, and no half of a file."""
+"""Saves and loads make no second copy of the weights, and leave no half-written file."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SHARDING = pytest.mark.parametrize("max_shard_size", [None, 100_000])
 class _Written(TorchDispatchMode):
     """Sums up the bytes that operations write on the CPU.
 
-    What constructors ask for and never fill takes no memory: it is no page of the machine's yet.
+    Memory that constructors allocate and never write does not count: it has no pages yet.
     """
 
     def __init__(self):
@@ -83,7 +83,7 @@ def _weights(model):
     return {_memory(each): each.untyped_storage().nbytes() for each in model.state_dict().values()}
 
 
-SLACK = 12_000  # the buffer that is in no state dict, and what layers hold besides
+SLACK = 12_000  # the non-persistent buffer, and other tensors of the layers
 
 
 def test_copies_are_seen():
@@ -171,7 +171,7 @@ def test_files_are_on_the_disk_before_they_take_their_places(
     if max_shard_size is None:
         assert folders == []
         return
-    # The index is the last to come, and only then do old shards go.
+    # The index is written last, and old shards are removed after it.
     shards = len(replaced) - 1
     assert shards > 2
     assert replaced[-1].endswith(".index.json")
@@ -218,7 +218,7 @@ def _content(folder):
     return {each.name: each.read_bytes() for each in folder.iterdir()}
 
 
-# Where a save may fail before the first file takes its place; 30 lies in a header's beginning.
+# The places where a save may fail before the first file is in place; byte 30 is in a header.
 FAILURES = [
     *((_failing, saving.Item, "give", at) for at in (0, 1, 4, 7)),
     *((_failing, os, "fsync", at) for at in (0,)),
@@ -265,7 +265,7 @@ def test_a_process_that_ends_between_two_files_leaves_the_old_model(tmp_path, mo
     path = tmp_path / "m.safetensors"
     lg.save(ir, path, model.state_dict(), max_shard_size=100_000)
     before = _content(tmp_path)
-    # What a crash leaves behind: new files, and the old index.
+    # After a crash, there are new files and the old index.
     other = tmp_path / "other"
     other.mkdir()
     lg.save(ir, other / path.name, _changed(model.state_dict()), max_shard_size=100_000)

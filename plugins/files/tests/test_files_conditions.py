@@ -91,7 +91,7 @@ def test_every_form_of_arguments(name, kwargs):
     back = from_document(current(document))
     assert back == ir
     assert "edges" not in document["implementations"][0]
-    # In another order, edges cannot be derived.
+    # A reader cannot derive edges in another order.
     root = ir["root"]
     root.edges = dict(reversed(root.edges.items()))
     document = to_document(ir, {})
@@ -129,7 +129,7 @@ def test_a_file_without_conditions_is_of_version_1(tmp_path):
     path = tmp_path / "m.json"
     lg.save(lg.to_ir(nn.Sequential(nn.Linear(2, 2), nn.ReLU())), path)
     assert json.loads(path.read_text())["version"] == 1
-    # Functions that decide are functions as others are.
+    # Functions that compute a condition do not need version 2 if no node has a condition.
     nodes = [*given("x"), *decision(), choose("o", "t", X, 1), returns(Ref("o"))]
     assert to_document(ir_of(*nodes), {})["version"] == 1
 
@@ -253,7 +253,7 @@ def test_no_text_of_a_condition_is_code(tmp_path):
 
 
 def test_many_conditions_on_one_level_are_bounded():
-    """Calls that call twice what calls twice: a short file, and millions of nodes on one level."""
+    """Each layer calls the next one twice, so a short file describes millions of nodes."""
     levels = [composite("m20", *given("x", "t"), returns(X))]
     for number in reversed(range(20)):
         inner = f"m{number + 1}"

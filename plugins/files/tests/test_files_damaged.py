@@ -1,4 +1,4 @@
-"""Files that are damaged, or made by somebody who means harm: each is refused, and says where."""
+"""Damaged and malicious files: each is refused with an error that names the place."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def model():
 
 @pytest.fixture
 def parts(tmp_path, model):
-    """The header of a file, and its data."""
+    """Return the header and the data of a file."""
     path = tmp_path / "model.safetensors"
     lg.save(lg.to_ir(model), path, model.state_dict())
     raw = path.read_bytes()
@@ -72,11 +72,11 @@ CONTAINERS = {
     "a huge length": (b"\xff" * 8 + b"{}", "bytes, but 2 are left"),
     "random bytes": (bytes(range(256)) * 9, "are left"),
     "no JSON": (struct.pack("<Q", 4) + b"ab\nc", "line 1, column 1"),
-    "no UTF-8": (struct.pack("<Q", 2) + b"\xff}", "byte 0 is no UTF-8"),
+    "no UTF-8": (struct.pack("<Q", 2) + b"\xff}", "byte 0 is not UTF-8"),
     "an array": (struct.pack("<Q", 2) + b"[]", "an array where an object belongs"),
-    "no structure": (struct.pack("<Q", 2) + b"{}", "no structure"),
+    "no structure": (struct.pack("<Q", 2) + b"{}", "without the model's structure"),
     "deep": (struct.pack("<Q", 10**6) + b"[" * 10**6, "nested too deeply"),
-    "a key twice": (struct.pack("<Q", 17) + b'{"a":{},  "a":{}}', "'a' is there twice"),
+    "a key twice": (struct.pack("<Q", 17) + b'{"a":{},  "a":{}}', "'a' appears twice"),
     "a long number": (struct.pack("<Q", 5008) + b'{"a":' + b"9" * 5000 + b"  }", "too large"),
 }
 
@@ -100,8 +100,8 @@ HEADERS = {
     "large size": (lambda h: h["lin.bias"].update(shape=[2**62, 2**62]), "its shape needs"),
     "other shape": (lambda h: h["lin.bias"].update(shape=[4]), "its shape needs 16 bytes"),
     "no shape": (lambda h: h["lin.bias"].update(shape=None), "null where an array belongs"),
-    "one offset": (lambda h: h["lin.bias"]["data_offsets"].pop(), "is no range"),
-    "swapped offsets": (lambda h: h["lin.bias"]["data_offsets"].reverse(), "is no range"),
+    "one offset": (lambda h: h["lin.bias"]["data_offsets"].pop(), "is not a range"),
+    "swapped offsets": (lambda h: h["lin.bias"]["data_offsets"].reverse(), "is not a range"),
     "overlap": (
         lambda h: h["lin.bias"].update(data_offsets=h[".value.0"]["data_offsets"]),
         "overlaps the one before it|leaves a gap",
@@ -158,8 +158,8 @@ def _node(document, name="add"):
 
 NODE = r"implementations\[0\] 'root', nodes\[\d\] 'add'"
 STRUCTURES = {
-    "no format": (lambda d: d.pop("format"), "no model of layergraph"),
-    "another format": (lambda d: d.update(format="onnx"), "no model of layergraph"),
+    "no format": (lambda d: d.pop("format"), "not a layergraph model"),
+    "another format": (lambda d: d.update(format="onnx"), "not a layergraph model"),
     "no version": (lambda d: d.pop("version"), "version: null where an integer belongs"),
     "version 0": (lambda d: d.update(version=0), "there is no version 0"),
     "version true": (lambda d: d.update(version=True), "version: a boolean where"),
@@ -174,46 +174,46 @@ STRUCTURES = {
     ),
     "implementation twice": (
         lambda d: d["implementations"].append(d["implementations"][1]),
-        "the name 'lin' is there before",
+        "the name 'lin' appears twice",
     ),
     "child twice": (
         lambda d: _root(d)["children"].append(["lin", "lin"]),
-        "the child 'lin' is there before",
+        "the child 'lin' appears twice",
     ),
     "child of three": (lambda d: _root(d)["children"][0].append(""), "there are 3 items"),
     "training in words": (lambda d: _root(d).update(training="yes"), "training: a string where"),
     "node twice": (
         lambda d: _root(d)["nodes"].append(_node(d)),
-        r"nodes\[\d\] 'add': the name 'add' is there before",
+        r"nodes\[\d\] 'add': the name 'add' appears twice",
     ),
     "unknown field of a node": (lambda d: _node(d).update(code="x"), f"{NODE}, code: there is no"),
     "arguments by name": (lambda d: _node(d).update(args={}), f"{NODE}, args: an object where"),
     "arguments and inputs": (lambda d: _node(d).update(inputs=["x"]), f"{NODE}, inputs: there are"),
     "value with two keys": (
         lambda d: _node(d)["args"].append({"ref": "lin", "tuple": []}),
-        rf"{NODE}, args\[2\]: the object is no value",
+        rf"{NODE}, args\[2\]: the object is not a value",
     ),
     "value of unknown kind": (
         lambda d: _node(d)["args"].append({"pickle": "gASVAA=="}),
-        rf"{NODE}, args\[2\]: the object is no value",
+        rf"{NODE}, args\[2\]: the object is not a value",
     ),
     "reference to a number": (lambda d: _node(d)["args"].append({"ref": 1}), r"ref: an integer"),
     "no base64": (lambda d: _node(d)["args"].append({"bytes": "?"}), "bytes: the string is no"),
-    "no such float": (lambda d: _node(d)["args"].append({"float": "1e3"}), "'1e3' is no such"),
-    "no hexadecimal": (lambda d: _node(d)["args"].append({"int": "12"}), "'12' is no integer"),
+    "no such float": (lambda d: _node(d)["args"].append({"float": "1e3"}), "'1e3' is not the name"),
+    "no hexadecimal": (lambda d: _node(d)["args"].append({"int": "12"}), "'12' is not hexadecimal"),
     "large integer": (lambda d: _node(d)["args"].append(2**60), "is too large for a number"),
     "complex of integers": (
         lambda d: _node(d)["args"].append({"complex": [1, 2]}),
-        "1 is no float",
+        "1 is not a float",
     ),
     "slice of two": (lambda d: _node(d)["args"].append({"slice": [1, 2]}), "there are 2 items"),
     "dict with a key twice": (
         lambda d: _node(d)["args"].append({"dict": [[1, 1], [1, 2]]}),
-        "the key 1 is there before",
+        "the key 1 appears twice",
     ),
     "dict with a list as key": (
         lambda d: _node(d)["args"].append({"dict": [[[], 1]]}),
-        "a list is no key",
+        "a list cannot be a key",
     ),
     "record without fields": (lambda d: _node(d)["args"].append({"record": ["A"]}), "1 items"),
     "tensor of unknown field": (
@@ -275,11 +275,11 @@ def test_broken_rules(tmp_path, parts, document, name):
 
 
 TEXTS = {
-    "NaN": ('"in_features": 2', '"in_features": NaN', "NaN is no JSON; write"),
-    "Infinity": ('"in_features": 2', '"in_features": -Infinity', "-Infinity is no JSON"),
+    "NaN": ('"in_features": 2', '"in_features": NaN', "NaN is not JSON; write"),
+    "Infinity": ('"in_features": 2', '"in_features": -Infinity', "-Infinity is not JSON"),
     "infinite": ('"in_features": 2', '"in_features": 1e999', "1e999 is too large"),
     "long": ('"in_features": 2', f'"in_features": {"9" * 9999}', "too large"),
-    "a key twice": ('"in_features": 2', '"in_features": 2, "in_features": 3', "is there twice"),
+    "a key twice": ('"in_features": 2', '"in_features": 2, "in_features": 3', "appears twice"),
     "no comma": ('"in_features": 2', '"in_features": 2 3', "line 1, column"),
     "deep": ('"in_features": 2', f'"in_features": {"[" * 120}{"]" * 120}', "nested too deeply"),
     "very deep": ('"in_features": 2', f'"in_features": {"[" * 10**6}', "nested too deeply"),
@@ -434,7 +434,7 @@ def test_many_children_that_nobody_set_a_limit_for(tmp_path):
 
 
 def test_a_long_padding_is_as_long_as_its_file(tmp_path):
-    # No value says that it is long without being so.
+    # A file cannot declare a long value without containing it.
     for form in ({"tuple": 10**9}, {"tuple": [0], "times": 10**9}, {"range": 10**9}):
         data = {"padding": form, "value": 0}
         path = _of_implementations(
@@ -482,7 +482,7 @@ def test_functions_name_their_plugin(tmp_path, parts, document):
     _node(document)["implementation"] = "acme.layers.fused"
     document["functions"] = {"acme.layers.fused": "acme-layers"}
     path = _with(tmp_path / "m.safetensors", parts, document)
-    _refused_model(path, r"'acme\.layers\.fused'.* acme-layers: install it if", FileError)
+    _refused_model(path, r"'acme\.layers\.fused'.* acme-layers according to", FileError)
 
 
 def test_functions_of_plugins_are_noted(tmp_path):
@@ -521,7 +521,7 @@ def test_paths(tmp_path):
         with pytest.raises(FileError):
             lg.save(ir, tmp_path / path)
     for size in ("five", 0, -1, "5PB", 1.5j):
-        with pytest.raises(FileError, match="is no size"):
+        with pytest.raises(FileError, match="is not a file size"):
             lg.save(ir, tmp_path / "m.safetensors", max_shard_size=size)
 
 
@@ -530,10 +530,10 @@ INDICES = {
     "an array": ("[]", "an array where an object"),
     "no map": ("{}", "weight_map: null where an object"),
     "an empty map": ('{"weight_map": {}}', "there are no tensors"),
-    "elsewhere": ('{"weight_map": {"a": "../m.safetensors"}}', "is no such file"),
-    "at the root": ('{"weight_map": {"a": "/etc/m.safetensors"}}', "is no such file"),
-    "on another drive": ('{"weight_map": {"a": "c:m.safetensors"}}', "is no such file"),
-    "another kind": ('{"weight_map": {"a": "m.bin"}}', "is no such file"),
+    "elsewhere": ('{"weight_map": {"a": "../m.safetensors"}}', "is not a valid file name"),
+    "at the root": ('{"weight_map": {"a": "/etc/m.safetensors"}}', "is not a valid file name"),
+    "on another drive": ('{"weight_map": {"a": "c:m.safetensors"}}', "is not a valid file name"),
+    "another kind": ('{"weight_map": {"a": "m.bin"}}', "is not a valid file name"),
     "a number": ('{"weight_map": {"a": 1}}', "weight_map, a: an integer"),
     "not there": ('{"weight_map": {"a": "nothing.safetensors"}}', "No such file"),
     "other tensors": ('{"weight_map": {"a": "m.safetensors"}}', "weight_map, .*the files say"),

@@ -1,4 +1,4 @@
-"""Paths and files that are none: each is refused by name, at once, and with an error of ours."""
+"""Bad paths, and paths that are not regular files: each is refused at once by a FileError."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ir(model):
 
 @pytest.fixture
 def shards(tmp_path, model, ir):
-    """The index of a model in two files, and the paths of these."""
+    """Return the paths of the index and of the two files of a model."""
     folder = tmp_path / "shards"
     folder.mkdir()
     lg.save(ir, folder / "m.safetensors", model.state_dict(), max_shard_size=300)
@@ -139,7 +139,7 @@ def test_load_called_wrongly(given):
 def test_sizes_of_shards():
     assert [bytes_of(size) for size in (5, 5.5, "5 kB", "1.5GiB")] == [5, 5, 5000, 3 << 29]
     for size in ("9" * 400, "1e9", True, 0, -3, float("inf"), float("nan"), None, [1]):
-        with pytest.raises(FileError, match="is no size"):
+        with pytest.raises(FileError, match="is not a file size"):
             bytes_of(size)
 
 
@@ -171,7 +171,7 @@ def test_what_is_no_file_is_not_opened(tmp_path, monkeypatch, read, name, kind):
     KINDS[kind](tmp_path / name)
     monkeypatch.setattr(os, "open", lambda *args: pytest.fail("it was opened"))
     wanted = kind.replace("terminal", "device")
-    with pytest.raises(FileError, match=rf"{name}: it is {wanted}, and no file"):
+    with pytest.raises(FileError, match=rf"{name}: it is {wanted}, not a file"):
         read(tmp_path / name)
 
 
@@ -205,7 +205,7 @@ def test_what_becomes_a_pipe_while_it_is_opened_does_not_wait(tmp_path, monkeypa
 def test_nothing_but_files_is_written_over(tmp_path, ir, name, make):
     make(tmp_path / name)
     before = (tmp_path / name).lstat()
-    with pytest.raises(FileError, match="and no file"):
+    with pytest.raises(FileError, match="not a file"):
         lg.save(ir, tmp_path / name)
     assert (tmp_path / name).lstat().st_ino == before.st_ino
     assert len(list(tmp_path.iterdir())) == 1
@@ -247,7 +247,7 @@ def test_names_that_no_shard_can_have(shards, read, name):
     index = json.loads(shards[0].read_text())
     index["weight_map"] = dict.fromkeys(index["weight_map"], f"{name}.safetensors")
     shards[0].write_text(json.dumps(index))
-    with pytest.raises(FileError, match=r"is no such file|name too long") as caught:
+    with pytest.raises(FileError, match=r"is not a valid file name|name too long") as caught:
         read(shards[0])
     assert str(caught.value).isprintable()
 

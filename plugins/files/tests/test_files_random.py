@@ -1,4 +1,4 @@
-"""Files of random models and IRs, and what random damage makes of them: a model or an error."""
+"""Files of random models and IRs, also with random damage: a load returns a model or an error."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def damaged(draw, form):
         if how == "drop":
             del holder[key]
         elif how == "replace":
-            # A copy, because the next damage may be inside it, and FORMS is drawn from again.
+            # Copy the form: the next damage may change it, and FORMS is drawn from again.
             holder[key] = json.loads(json.dumps(draw(FORMS)))
         elif how == "swap":
             other, place = draw(st.sampled_from(places))
@@ -99,7 +99,7 @@ def _unpacked(raw):
 
 @cache
 def _file(seed):
-    """A file of a random model."""
+    """Draw the bytes of a file of a random model."""
     model, _ = _model(seed, 1 + seed)
     with tempfile.TemporaryDirectory() as folder:
         lg.save(lg.to_ir(model), Path(folder) / "m.safetensors", model.state_dict())
@@ -108,7 +108,7 @@ def _file(seed):
 
 @st.composite
 def damaged_files(draw):
-    """A file of a random model, damaged in its document, its header, or anywhere."""
+    """Draw a file of a random model, damaged in its document, its header, or anywhere."""
     raw = _file(draw(st.integers(0, 9)))
     header, data = _unpacked(raw)
     where = draw(st.sampled_from(["document", "document", "header", "bytes"]))
@@ -169,5 +169,5 @@ def test_a_key_twice_is_refused(ir, data):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "m.json"
         path.write_text(compact(box[""]))
-        with pytest.raises(FileError, match="is there twice"):
+        with pytest.raises(FileError, match="appears twice"):
             lg.load(path)

@@ -1,4 +1,4 @@
-"""A model that takes the place of another one: what is there is one of the two, at every moment."""
+"""Replacing a model by another one: at every moment, a load returns one of the two."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_text_of_another_structure_is_not_left_unsaid(tmp_path):
 
 @contextmanager
 def _stopped_at(count, stop):
-    """Stop before call number ``count``, from 0, of those that change what is on the disk."""
+    """Stop before call number ``count``, from 0, of the calls that change files."""
     seen = 0
 
     def watch(frame, event, arg):
@@ -163,7 +163,7 @@ def _is_of_disk(function):
 
 
 def _killed(count, save):
-    """Whether a save in another process was killed before its call number ``count``."""
+    """Run a save in another process, and return whether it was killed before call ``count``."""
     child = os.fork()
     if not child:
         try:
@@ -186,7 +186,7 @@ def test_a_killed_save_leaves_the_old_model_or_the_new_one(tmp_path, monkeypatch
         numbers = {_number(path) for path in _paths(tmp_path)}
         assert len(numbers) == 1, count
         found.append(numbers.pop())
-        # Nor does one that fails after it, although it has removed what that left.
+        # A later save that fails, after it removed the files of the killed one, changes nothing.
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", _no_room)
             with pytest.raises(FileError, match="No space left"):
@@ -425,7 +425,7 @@ def test_only_a_file_is_taken_for_a_lock(tmp_path, kind):
         _save(tmp_path, 1.0, size)
     assert _names(tmp_path) == [abandoned.name, "model.safetensors"]
     IN_PLACE_OF_A_LOCK[kind](moving)
-    with pytest.raises(FileError, match=rf"no lock can be had at .*{moving.name}: .*; remove what"):
+    with pytest.raises(FileError, match=rf"cannot lock .*{moving.name}: .*; remove it"):
         _save(tmp_path, 2.0, ONE)
     assert _number(target) == 1.0
     assert _names(tmp_path) == [moving.name, abandoned.name, "model.safetensors"]

@@ -1,4 +1,4 @@
-"""The JSON Schema of the format: everything written keeps it, and what is damaged does not."""
+"""The JSON Schema of the format: it accepts all files that we write, and refuses damaged ones."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def structure(model, tmp_path):
 
 @pytest.fixture
 def folder(model, tmp_path):
-    """Return a folder as those of Hugging Face: shards with an index, and no structure."""
+    """Return a folder like those of Hugging Face: shards and an index, without a structure."""
     folder = tmp_path / "weights"
     folder.mkdir()
     tensors = {f"net.{key}": each for key, each in model.state_dict().items()}
@@ -86,9 +86,9 @@ def test_refusals(model, structure, folder, tmp_path):
         lg.load_model(
             structure, weights=folder, keys=lambda n: None if n == "net.0.bias" else _key(n)
         )
-    with pytest.raises(ArgumentError, match=r"gives 'x' for both 'net"):
+    with pytest.raises(ArgumentError, match=r"maps both 'net.* to 'x'"):
         lg.load_model(structure, weights=folder, keys=lambda _: "x")
-    with pytest.raises(ArgumentError, match="gives 5 for"):
+    with pytest.raises(ArgumentError, match="to 5; map"):
         lg.load_model(structure, weights=folder, keys=lambda _: 5)
     with pytest.raises(ArgumentError, match="keys is a int"):
         lg.load_model(structure, weights=folder, keys=5)

@@ -1,4 +1,4 @@
-"""Fingerprints are equal for equal structures, and for no others."""
+"""Fingerprints are equal if and only if the structures are equal."""
 
 import copy
 import os
@@ -210,7 +210,7 @@ class Guarded(nn.Module):
 
 
 class GuardedElsewhere(nn.Module):
-    """The same on another line."""
+    """The same model, with its guard on another line of code."""
 
     def forward(self, x):
         return x * 2 if x.shape[1] == 4 else x
@@ -275,7 +275,7 @@ def test_a_graph_may_be_long():
 
 
 def _nest(depth):
-    """Modules in modules, of which the innermost one has another layer."""
+    """Return nested modules, of which the innermost one has another layer."""
     form = {}
     for n in range(depth):
         name = "root" if not n else f"b{n}"
@@ -361,7 +361,7 @@ def _encoded(value):
 def test_values_that_differ_have_other_bytes():
     encoded = [_encoded(each) for each in VALUES]
     assert len(set(encoded)) == len(encoded)
-    # None of them is the beginning of another one, so that no sequence of them is another one.
+    # No encoding is a prefix of another one, so two different sequences have different bytes.
     for one in encoded:
         assert not any(other.startswith(one) for other in encoded if other is not one)
 

@@ -1,4 +1,4 @@
-"""An index of the models in a folder: what it groups, what it reads again, what it survives."""
+"""An index of the models in a folder: its groups, its updates, and damage to it."""
 
 import contextlib
 import errno
@@ -40,7 +40,7 @@ def save(path, model):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with three structures in six files, one of which is in a folder below."""
+    """Return a folder with three structures in six files, one of which is in a subfolder."""
     here = tmp_path / "models"
     save(here / "one.safetensors", nn.Sequential(Block(5)))
     save(here / "again.safetensors", nn.Sequential(Block(5)))
@@ -67,7 +67,7 @@ def test_files_of_one_structure_are_a_group(folder):
     with Index(folder) as index:
         update = index.update()
         assert (update.files, update.read, update.removed) == (7, 7, 0)
-        # Those with the same text are read once; other formats have other texts.
+        # Files with the same text are parsed once; the two formats have different texts.
         assert update.parsed == 4
         assert groups(index) == ALL
         assert index.errors() == {}
@@ -162,7 +162,7 @@ def test_a_broken_file_is_an_entry_with_its_error(folder):
         assert groups(index) == ALL
         errors = index.errors()
         assert sorted(errors) == sorted(f"bad/{each}" for each in [*BROKEN, "same.json"])
-        # Each has the reason for itself.
+        # Each file has its own error.
         assert all(error and path in error for path, error in errors.items())
         again = index.update()
         assert again.read == 0
@@ -198,7 +198,7 @@ def test_the_file_of_the_index(folder, tmp_path):
     with Index(folder, tmp_path / "index.db") as index:
         index.update()
     assert not (folder / NAME).exists()
-    with pytest.raises(FileError, match="is no folder"):
+    with pytest.raises(FileError, match="is not a folder"):
         Index(folder / "text.json")
     (tmp_path / "index.db").write_bytes(b"something else" * 100)
     with pytest.raises(FileError, match="the index cannot be used"):
@@ -248,7 +248,7 @@ def test_a_journal_beside_the_index_deletes_nothing(folder, tmp_path):
         index.update()
     other = tmp_path / "other"
     other.write_text("precious")
-    # SQLite deletes the file that a journal names as the one above it, if that names no other.
+    # SQLite deletes a super-journal that names no other journal, if our journal names it.
     magic = bytes.fromhex("d9d505f920a163d7")
     pages = (folder / NAME).stat().st_size // 4096
     start = magic + struct.pack(">5I", 0, 1, pages, 512, 4096)

@@ -1,4 +1,4 @@
-"""The comparator that all tests use: it sees each bit, and nothing else."""
+"""The comparison that all tests use: it sees each bit, and ignores everything else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Sub(torch.Tensor):
 
 
 class Silent(torch.Tensor):
-    """A tensor that says of everything that it is equal."""
+    """A tensor for which every function of torch returns True."""
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
@@ -64,7 +64,7 @@ def quantized(number=1.0, scale=0.5, zero=0, dtype=torch.qint8):
 
 
 def next_to(number):
-    """Return the float whose last bit is the other one."""
+    """Return the float that differs in the last bit."""
     (bits,) = struct.unpack("q", struct.pack("d", number))
     return struct.unpack("d", struct.pack("q", bits ^ 1))[0]
 

@@ -1,4 +1,4 @@
-"""Comparing two IRs: nothing is missed, nothing is told that is not there."""
+"""``diff`` reports every difference between two IRs, and no others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from layergraph_tools.difference.values import same
 
 
 def _renamed(ir, rename):
-    """The IR with other names for its nodes; ``rename`` gives one for a number."""
+    """Return the IR with other names of nodes; ``rename`` returns the name for a number."""
     implementations = []
     for each in ir.values():
         graphs = []
@@ -372,7 +372,7 @@ EDITS = {
     ),
     "a second graph": (
         lambda ir: setattr(ir["root"], "evaluation", Graph()),
-        [Change("root", ("evaluation",), ABSENT, "a graph of its own, with 0 nodes")],
+        [Change("root", ("evaluation",), ABSENT, "its own graph, with 0 nodes")],
     ),
 }
 
@@ -521,7 +521,7 @@ def test_alignment_rises_and_pairs_equals(one, other):
 
 
 class _Counted:
-    """Counts how often it is compared."""
+    """Counts its comparisons."""
 
     comparisons = 0
 

@@ -1,4 +1,4 @@
-"""What a look at a model says before it is converted, and whether its stubs help."""
+"""``preflight``: the problems that it lists, and the stubs that it prints."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ SHIFT = nn.Parameter(torch.ones(1))
 
 
 class Straight(torch.autograd.Function):
-    """Reads a parameter of the model that it is not given."""
+    """Reads a global parameter, which is not among its arguments."""
 
     @staticmethod
     def forward(ctx, x):
@@ -92,7 +92,7 @@ class Fails(nn.Module):
 
 
 class Rows(nn.Module):
-    """Children one after the other, in a class that no handler knows."""
+    """Calls its children in a row, in a class that no handler knows."""
 
     def __init__(self, *children):
         super().__init__()
@@ -161,7 +161,7 @@ def test_refused_numbers_are_found_at_once():
 
 
 def test_a_way_that_a_graph_cannot_hold_is_no_problem():
-    """The example goes the other way; the rebuilt model refuses inputs that go this one."""
+    """The example input takes the other branch. A guard refuses inputs that take this branch."""
 
     class MapsNegative(nn.Module):
         def forward(self, x):
@@ -432,7 +432,7 @@ class Outer:
 
 @pytest.fixture
 def theirs(tmp_path, monkeypatch, request):
-    """A module of somebody else, with classes that a graph cannot hold."""
+    """Return a foreign Python module, with classes that a graph cannot hold."""
     name = f"theirs_{request.node.name}".replace("[", "_").replace("]", "")
     (tmp_path / f"{name}.py").write_text(_MODULE)
     monkeypatch.syspath_prepend(tmp_path)
@@ -489,7 +489,7 @@ def test_stubs_stand_in_the_text(theirs):
 
 
 def test_a_stub_of_a_name_that_torch_has_too(theirs):
-    """The handler of one's own Linear must not build torch's."""
+    """The handler of a user's class Linear must not build torch's Linear."""
     model = Rows(theirs.Linear(4), nn.Linear(4, 4))
     _, rebuilt = _with_plugins(model, lg.preflight(model, (X,)).stubs().values())
     assert type(rebuilt.rows[1]) is nn.Linear

@@ -1,4 +1,4 @@
-"""The checks for authors of plugins see what they are for."""
+"""The checks for authors of plugins fail for the faults that they are for."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def build(implementation):
 
 
 def said(change):
-    """A handler that changes what is right to be said."""
+    """Return a handler that changes the right answer."""
 
     def changed(module):
         answer = say(module)
@@ -180,7 +180,7 @@ def with_defaults(implementation):
 
 
 class Drawn(nn.Module):
-    """Its constructor draws what decides about its outputs, and keeps that to itself."""
+    """Has a random shift from its constructor, which its handler does not put into the IR."""
 
     def __init__(self):
         super().__init__()
@@ -202,7 +202,7 @@ def drawn_again(implementation):
 
 @dataclass(frozen=True)
 class Bad:
-    """A plugin, the check that sees it, and what that says."""
+    """A wrong plugin, the check that finds the fault, and a part of the message."""
 
     check: str
     says: str
@@ -214,10 +214,12 @@ class Bad:
 BAD = {
     "does not answer": Bad("leaf", "its type is 'module', not 'scaled'", to_ir=lambda module: None),
     "names another type": Bad("leaf", "its type is 'acme_scaled', not", to_ir=renaming),
-    "is a container": Bad("leaf", "it is no leaf|its type is 'module'", to_ir=a_graph),
+    "is a container": Bad("leaf", "it is not a leaf|its type is 'module'", to_ir=a_graph),
     "says what is no value": Bad("leaf", "plain", to_ir=said(lambda module: {"sizes": module})),
     "says something else each time": Bad(
-        "attributes", "asked about it again", to_ir=said(lambda _: {"factor": float(next(COUNT))})
+        "attributes",
+        "handler is called again",
+        to_ir=said(lambda _: {"factor": float(next(COUNT))}),
     ),
     "says a weight": Bad(
         "attributes",
@@ -255,7 +257,7 @@ BAD = {
     "draws what it does not say": Bad(
         "behaviour", "other bits in output 0", drawn, drawn_again, make=Drawn
     ),
-    "answers for subclasses": Bad("exact_class", "a subclass was taken", to_ir=of_subclasses),
+    "answers for subclasses": Bad("exact_class", "answers for a subclass", to_ir=of_subclasses),
     "does not see that a weight is gone": Bad(
         "changed", "'weight' set to None", to_ir=without_care
     ),
@@ -267,7 +269,7 @@ BAD = {
 
 @pytest.fixture
 def install(monkeypatch, tmp_path):
-    """Install a plugin for one test, as far as this process can tell."""
+    """Install a plugin for one test, for this process only."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def installed(name, plugin):
@@ -284,7 +286,7 @@ def install(monkeypatch, tmp_path):
 
 
 def _forget():
-    """Let what is installed be looked for again."""
+    """Clear the cache of installed distributions."""
     for module in (layergraph.api, layergraph.plugins.loading):
         for each in vars(module).values():
             if hasattr(each, "cache_clear"):
@@ -304,7 +306,7 @@ def plugin_of(to_ir, to_torch):
 
 
 def failures(suite):
-    """What the checks of a suite find, by the name of the check."""
+    """Return the failures of a suite's checks, by the name of the check."""
     found = {}
     for name in (name for name in dir(suite) if name.startswith("test_")):
         try:
@@ -341,7 +343,7 @@ LINEAR = Case(lambda: nn.Linear(3, 2), [(5, 3)])
 
 
 def precedence(distribution="acme"):
-    """What the check of precedence says of a distribution; nothing where it passes."""
+    """Return the message of the precedence check for a distribution; empty if it passes."""
     return str(failures(suite_for(LINEAR, distribution=distribution)).get("precedence", ""))
 
 
@@ -353,7 +355,7 @@ def test_an_override_and_a_wrapper_answer(install):
     table = LayerTable([Layer(nn.Linear, always=["bias"])])
     install("acme", plugin_of(table.to_ir, table.to_torch))
     assert precedence() == ""
-    wrapper = ModuleType("acme_too")  # it has nothing to do with the other direction
+    wrapper = ModuleType("acme_too")  # the plugin has no handler for the other direction
     wrapper.torch_to_ir = hookimpl(annotating, wrapper=True)
     install("acme_too", wrapper)
     assert precedence("acme-too") == ""

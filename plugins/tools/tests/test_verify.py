@@ -1,4 +1,4 @@
-"""The comparison of a model with what becomes of it, and that it sees what is wrong."""
+"""``verify`` compares a model with the rebuilt one, and finds faults."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _failed(report):
 
 
 def _sabotage(monkeypatch, change):
-    """Make everything that is rebuilt wrong in some way."""
+    """Change every rebuilt model in one way."""
 
     def to_torch(*args):
         rebuilt = lg.to_torch(*args)
@@ -91,7 +91,7 @@ def test_the_table(model):
     assert lines[0].split() == ["captured", "passed", "6", "implementations"]
     assert len({line.index("passed") for line in lines[:-1]}) == 1
     assert lines[-1] == "20 passed"
-    with pytest.raises(TypeError, match=r"ask for its \.ok"):
+    with pytest.raises(TypeError, match=r"use its attribute \.ok"):
         bool(Report())
 
 
@@ -213,7 +213,7 @@ SABOTAGE = {
     "a class": (
         lambda m: setattr(m, "drop", OwnDropout()),
         "own classes",
-        r"it still needs \S*OwnDropout at 'drop'",
+        r"the rebuilt model still needs \S*OwnDropout at 'drop'",
     ),
     "it raises": (
         lambda m: setattr(m.norm, "num_features", 7) or setattr(m.norm, "forward", _raise),
@@ -347,14 +347,14 @@ def test_both_ways_are_verified():
 
 @pytest.mark.parametrize("model", [3, None, "model"])
 def test_what_is_no_model_is_reported(model):
-    assert _failed(lg.verify(model, ())) == {"captured": f"{model!r} is no torch.nn.Module"}
+    assert _failed(lg.verify(model, ())) == {"captured": f"{model!r} is not a torch.nn.Module"}
 
 
 def test_a_model_that_cannot_be_copied_is_reported():
     model = nn.Linear(2, 2)
     model.weight.extra = torch.ones(2, requires_grad=True) * 2
     model.held = model.weight * 2
-    assert "there can be none: RuntimeError: Only" in _failed(lg.verify(model, ()))["captured"]
+    assert "cannot be copied: RuntimeError: Only" in _failed(lg.verify(model, ()))["captured"]
 
 
 def _refusing_batches(rebuilt):

@@ -1,4 +1,4 @@
-"""Every kind of fault that makes a model come back different: put back, and seen by verify."""
+"""Each kind of fault that changed a rebuilt model: inserted again, and found by ``verify``."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_bit_lost_in_a_file(monkeypatch):
     assert _failed(lg.verify(Net(), (X,))) == ["through a file"]
 
 
-# What a rebuilt model may do that the original does not, as code around it.
+# Side effects that a faulty rebuilt model may have, as code around a call of the model.
 
 
 def _seeds(_, args):
@@ -266,7 +266,9 @@ def test_a_length_that_is_not_checked(forward, monkeypatch):
     )
     report = lg.verify(model, (X,))
     assert _failed(report) == ["another batch size"]
-    assert "too many values to unpack (expected 3); that of a capture without inputs" in str(report)
+    assert "too many values to unpack (expected 3); the model of a capture without inputs" in str(
+        report
+    )
 
 
 def test_what_only_a_capture_without_inputs_computes(monkeypatch):
@@ -301,7 +303,7 @@ def test_more_than_the_original_takes(monkeypatch):
     monkeypatch.setattr(round_trip, "to_ir", lambda *_, **__: lg.to_ir(_own(forward=_linear)))
     report = lg.verify(model, (X,))
     assert _failed(report) == ["another batch size"]
-    assert "ValueError: three rows, please; the rebuilt model takes it" in str(report)
+    assert "ValueError: three rows, please; the rebuilt model accepts them" in str(report)
 
 
 def _linear(self, x):
@@ -309,7 +311,7 @@ def _linear(self, x):
 
 
 class Keeps(Net):
-    """Keeps a table in the default dtype of its first call, as many models do."""
+    """Caches a table in the default dtype of its first call, as many models do."""
 
     def __init__(self):
         super().__init__()

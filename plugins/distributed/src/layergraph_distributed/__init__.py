@@ -1,4 +1,4 @@
-"""Models over several processes, with torch.distributed: each loads and saves its own part."""
+"""Models on several processes, with torch.distributed: each process loads and saves its part."""
 
 from layergraph_distributed.plans import STYLES, annotate_plan, plan_of
 

@@ -34,18 +34,18 @@ class Agreement:
         self.rank = dist.get_rank()
 
     def take(self, step: Callable[[], T]) -> list[T]:
-        """Take a step in all processes, and return what it gave in each, by rank.
+        """Take a step in all processes, and return the results of all processes, by rank.
 
         Raises:
             FileError: the step failed in another process, or this process waited for another one
                 for longer than the timeout of the group.
-            Exception: what the step raised here.
+            Exception: the error that the step raised in this process.
         """
         failure: Exception | None = None
         given: T | None = None
         try:
             given = step()
-        except Exception as error:  # the others have to know before it is raised
+        except Exception as error:  # tell the other processes before raising it
             failure = error
         answers: list[Any] = [None] * dist.get_world_size()
         try:
@@ -54,8 +54,8 @@ class Agreement:
         except RuntimeError as error:
             raise failure or FileError(
                 f"{shown(self._target)}: another process has ended, or takes longer than the "
-                f"timeout of its group ({first_line(error)}); there is the old model or the new "
-                "one; start the processes again"
+                f"timeout of its group ({first_line(error)}); the file holds the old model or the "
+                "new one; start the processes again"
             ) from error
         if failure is not None:
             raise failure

@@ -1,4 +1,4 @@
-"""Filling a model over several processes: each reads the parts of the tensors that it holds."""
+"""Loading a model on several processes: each reads the parts of the tensors that it holds."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def fill_parts(
 ) -> nn.Module:
     """Distribute a model on the meta device, and read the parts of its tensors from open files.
 
-    No process waits for another one, unless the plan makes it wait.
+    No process waits for another one, unless the plan itself makes a process wait.
 
     Args:
         meta_model: the model.
-        stored: for each key, the file and the place in it.
+        stored: for each key, the file and the place of the tensor in it.
         device: the device of the parts; None: that of the mesh, or torch's default.
         dtype: the dtype of the floating-point parameters and buffers, except constants; None:
             their dtypes in the IR.
@@ -53,9 +53,9 @@ def fill_parts(
         The model.
 
     Raises:
-        StateError: the files do not fit the model, or the plan separates tensors that are one.
-        BuildError: the plan does not fit the model, or neither files nor the IR have the value of
-            a tensor.
+        StateError: the files do not fit the model, or the plan separates tied tensors.
+        BuildError: the plan does not fit the model, or neither the files nor the IR have a value
+            for a tensor.
     """
     listed, model = meta_model.listed, meta_model.model
     fitting(listed, {name: _like(name, each, meta_model) for name, (_, each) in stored.items()})
@@ -71,7 +71,7 @@ def fill_parts(
     left = [key for key, tensor, _ in all_tensors(model) if tensor.is_meta]
     if left:
         raise BuildError(
-            f"the plan added {left[0]!r}, whose value is in no file; give it its value in the plan"
+            f"the plan added {left[0]!r}, and no file holds its value; set the value in the plan"
         )
     there = [(key, find(model, key), persists) for key, _, persists in listed]
     keep_alike(model, [each for each in there if isinstance(each[1], torch.Tensor)], [])
@@ -79,18 +79,18 @@ def fill_parts(
 
 
 def _like(name: str, stored: Stored, meta_model: MetaModel) -> torch.Tensor:
-    """Return a tensor on the meta device that is like one in a file."""
+    """Return a tensor on the meta device with the dtype and shape of one in a file."""
     tensor = torch.empty(stored.shape, dtype=getattr(torch, stored.dtype), device="meta")
     wanted = find(meta_model.model, name)
     return undisguised(tensor, wanted.dtype) if isinstance(wanted, torch.Tensor) else tensor
 
 
 class _Filling:
-    """The tensors of a distributed model, which are read one by one.
+    """Reads the tensors of a distributed model one by one.
 
     Args:
         meta_model: the model, already distributed.
-        stored: for each key, the file and the place in it.
+        stored: for each key, the file and the place of the tensor in it.
         device: the device of the parts.
         owners: for each key, the module that had the tensor before the plan, and its name there.
     """
@@ -112,7 +112,7 @@ class _Filling:
         self._is_fsdp = any(isinstance(each, FSDPModule) for each in self._there)
 
     def fill(self, names: list[str]) -> None:
-        """Read the tensor that has some names, and put it into the model."""
+        """Read a tensor, which may have several names, and put it into the model."""
         now = self._planned_now(names)
         if not now:
             return
@@ -120,7 +120,7 @@ class _Filling:
         made = torch.empty_like(tensor, device=self._device, requires_grad=False)
         local = local_of(made)
         region = region_of(key, made)
-        # The last of several names counts, as in a plain load.
+        # If the files hold several of the names, use the last one, as a plain load does.
         given = [name for name in names if name in self._stored]
         if region is not None and given:
             self._read(given[-1], made, local)
@@ -129,8 +129,8 @@ class _Filling:
         elif region is not None:
             value = self._values.get(id(self._planned[names[0]]))
             if value is None:
-                message = f"{names[0]!r} is in no file, and the IR does not say its value"
-                raise BuildError(f"{message}; say it")
+                message = f"{names[0]!r} is in no file, and the IR has no value for it"
+                raise BuildError(f"{message}; add the value to the IR or to a file")
             local.copy_(take(value, region))
         if isinstance(tensor, nn.Parameter):
             made = nn.Parameter(made, requires_grad=tensor.requires_grad)
@@ -138,7 +138,7 @@ class _Filling:
             replace(*self._owners[name], made)
 
     def _planned_now(self, names: list[str]) -> dict[str, torch.Tensor]:
-        """Return the tensors that the model has now under the names of one, and check them."""
+        """Return the tensors under the names of a tensor after the plan, and check their class."""
         now: dict[str, torch.Tensor] = {}
         for name in names:
             tensor = self._tensor_now(name)
@@ -146,8 +146,8 @@ class _Filling:
                 continue
             if not isinstance(tensor, DTensor) and type(tensor) not in PLAIN_CLASSES:
                 raise BuildError(
-                    f"the plan made {name!r} a {type(tensor).__name__}, of which no file holds a "
-                    "part; let the plan make DTensors"
+                    f"the plan made {name!r} a {type(tensor).__name__}, and we cannot read a part "
+                    "for it from a file; let the plan make DTensors"
                 )
             now[name] = tensor
         if now:
@@ -155,16 +155,16 @@ class _Filling:
         return now
 
     def _tensor_now(self, name: str) -> torch.Tensor | None:
-        """Return the tensor of a layer that a plan has left in the model; None if it is gone."""
+        """Return a tensor of the model after the plan; None if the plan removed its layer."""
         owner, last = self._owners[name]
         *way, _ = name.split(".")
         found = descend(self._model, way)
-        # A plan may put layers into wrappers, and remove them, as the stages of a pipeline do.
+        # A plan may wrap a layer. It may also remove one, as each stage of a pipeline does.
         if found is not None and found is not owner and owner not in set(found.modules()):
             if find(self._model, name) is not None:
                 raise BuildError(
-                    f"the plan puts another layer where that of {name!r} was; let it keep the "
-                    "layers at their paths, and put torch.nn.Identity where it removes one"
+                    f"the plan replaced the layer of {name!r} by another one; let it keep layers "
+                    "at their paths, and put torch.nn.Identity where it removes a layer"
                 )
             return None
         return getattr(owner, last, None) if owner in self._there else None
@@ -186,7 +186,7 @@ class _Filling:
         elif not torch.can_cast(dtype, tensor.dtype):
             raise StateError(f"{name!r} is of {dtype} where {tensor.dtype} is wanted")
         is_alike = local.device.type == "cpu" and local.is_contiguous() and local.dtype is dtype
-        # Beside the model, at most one part of a tensor is in memory.
+        # Besides the model, at most one part of a tensor is in memory.
         read = local if is_alike else torch.empty(region_shape(region), dtype=dtype, device="cpu")
         memory, _held = numbers_of(read)
         part.read_into(stored, memory, spans(stored.shape, region, dtype.itemsize))
@@ -199,12 +199,12 @@ class _Filling:
         self._read(name, tensor, second)
         if not same_bits(second, local):
             raise StateError(
-                f"{name!r} and {other!r} are one tensor of the model, but have other values; give "
-                "one of them"
+                f"{name!r} and {other!r} are one tensor of the model, but have different values; "
+                "give one of them"
             )
 
     def _expect_tied(self, now: Mapping[str, torch.Tensor]) -> None:
-        """Raise if a plan separated the names of one tensor, and they cannot be tied again."""
+        """Raise if a plan separated tied tensors, so that they cannot be tied again."""
         key, first = next(iter(now.items()))
         for name, tensor in now.items():
             if tensor is not first and (self._is_fsdp or placed(tensor) != placed(first)):

@@ -21,23 +21,23 @@ def local_of(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def placed(tensor: torch.Tensor) -> object:
-    """Return where the parts of a tensor are, to compare it; None for a plain tensor."""
+    """Return the mesh and placements of a tensor, to compare these; None for a plain tensor."""
     return (tensor.device_mesh, tensor.placements) if isinstance(tensor, DTensor) else None
 
 
 def region_of(key: str, tensor: torch.Tensor) -> Region | None:
-    """Return the indices of the numbers of a tensor that this process holds.
+    """Return the indices of the elements of a tensor that this process holds.
 
     Args:
         key: the name of the tensor, for errors.
         tensor: a plain tensor or a DTensor.
 
     Returns:
-        The region, in the order in which the local tensor has the numbers; None if this process is
-        not in the mesh of the tensor.
+        The region, in the order of the local tensor; None if this process is not in the mesh of the
+        tensor.
 
     Raises:
-        StateError: a placement has no such region, or torch holds another one.
+        StateError: a placement has no region, or the local tensor has another shape than it.
     """
     region = list(whole(tensor.shape))
     if not isinstance(tensor, DTensor):
@@ -51,10 +51,11 @@ def region_of(key: str, tensor: torch.Tensor) -> Region | None:
         dim, pieces = _dim_of(placement), tensor.device_mesh.size(axis)
         if dim is None:
             raise StateError(
-                f"{key!r} has the placement {placement}, of which no part of a file is the value; "
-                "redistribute it to Shard or Replicate"
+                f"{key!r} has the placement {placement}, whose local values are not a part of the "
+                "whole tensor; redistribute it to Shard or Replicate"
             )
-        # FSDP above another placement: cut into so many pieces first, and then each of these.
+        # If FSDP shards a tensor that is sharded already, FSDP cuts each of the pieces. So cut the
+        # tensor into these pieces first.
         first = getattr(placement, "split_factor", 1)
         runs = region[dim]
         region[dim] = [
@@ -72,13 +73,13 @@ def region_of(key: str, tensor: torch.Tensor) -> Region | None:
 
 
 def _dim_of(placement: Any) -> int | None:
-    """Return the dimension that a placement cuts; None for another kind of placement."""
+    """Return the dimension that a placement shards; None for other kinds of placement."""
     is_shard = isinstance(placement, Shard) or hasattr(placement, "split_factor")
     return int(placement.dim) if is_shard else None
 
 
 def _piece(runs: Runs, pieces: int, at: int) -> Runs:
-    """Return one of the pieces into which :func:`torch.chunk` cuts a list of indices."""
+    """Return one of the pieces into which :func:`torch.chunk` would cut a list of indices."""
     step = -(-sum([stop - start for start, stop in runs]) // pieces)
     skipped, wanted = at * step, step
     found = []
@@ -93,7 +94,7 @@ def _piece(runs: Runs, pieces: int, at: int) -> Runs:
 
 
 def _joined(runs: Runs) -> Runs:
-    """Join ranges of indices that follow each other."""
+    """Join adjacent ranges of indices."""
     joined: Runs = []
     for start, stop in runs:
         if joined and joined[-1][1] == start:
@@ -104,7 +105,7 @@ def _joined(runs: Runs) -> Runs:
 
 
 def take(tensor: torch.Tensor, region: Region) -> torch.Tensor:
-    """Return the part of a plain tensor in a region."""
+    """Return the part of a plain tensor that a region describes."""
     for dim, runs in enumerate(region):
         if runs != [(0, tensor.shape[dim])]:
             parts = [tensor.narrow(dim, start, stop - start) for start, stop in runs]
@@ -122,7 +123,7 @@ def ranks_of(tensor: torch.Tensor) -> frozenset[int] | None:
 
 
 def is_first_copy(tensor: torch.Tensor) -> bool:
-    """Return whether no process with a smaller coordinate in its mesh holds the same part."""
+    """Return whether this process has the smallest coordinate of those that hold the same part."""
     if not isinstance(tensor, DTensor):
         return True
     coordinate: Sequence[int] | None = tensor.device_mesh.get_coordinate()

@@ -1,7 +1,7 @@
-"""Plans: how the tensors of a model are distributed over processes.
+"""Plans for distributing the tensors of a model over processes.
 
 A plan is a function that calls torch, or a table from the paths of layers to the names of styles.
-A table can be in an IR, as annotations of its layers, and so in a file.
+An IR can hold a table, as annotations of its layers, and so can a file.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ _TENSOR_AXIS = "tp"
 
 
 def annotate_plan(ir: Ir, plan: Table) -> Ir:
-    """Return a copy of an IR whose layers say how to distribute their tensors.
+    """Return a copy of an IR whose annotations hold a plan.
 
-    :func:`layergraph.load_model` with a ``mesh`` and without a ``plan`` applies it.
+    :func:`layergraph.load_model` applies this plan if the caller passes a ``mesh`` and no ``plan``.
 
     Args:
         ir: the IR of the model.
@@ -63,7 +63,7 @@ def annotate_plan(ir: Ir, plan: Table) -> Ir:
             :mod:`torch.distributed.fsdp`.
 
     Raises:
-        ArgumentError: the plan is no such table, or has an unknown style.
+        ArgumentError: the plan is not such a table, or has an unknown style.
         BuildError: no layer has a path of the plan, or a layer with several paths would have
             several styles.
 
@@ -82,8 +82,8 @@ def annotate_plan(ir: Ir, plan: Table) -> Ir:
         said = styles.get(path, ())
         if wanted.setdefault(name, said) != said:
             raise BuildError(
-                f"{path!r} is the layer {name!r}, which has another style under another path; give "
-                "all of its paths one style"
+                f"{path!r} is the layer {name!r}, which has a different style under another path; "
+                "give all of its paths the same style"
             )
     for name, said in wanted.items():
         if said:
@@ -97,7 +97,7 @@ def plan_of(ir: Ir) -> dict[str, tuple[str, ...]]:
     """Return the plan in an IR: the names of styles by path.
 
     Raises:
-        BuildError: an annotation is no tuple of names of styles.
+        BuildError: an annotation is not a tuple of names of styles.
 
     Example:
         >>> import torch, layergraph as lg
@@ -118,18 +118,18 @@ def plan_of(ir: Ir) -> dict[str, tuple[str, ...]]:
 
 
 def apply(ir: Ir, model: nn.Module, mesh: DeviceMesh | None, plan: Plan | None) -> None:
-    """Distribute the tensors of a model, as a plan says.
+    """Distribute the tensors of a model by a plan.
 
     Args:
         ir: the IR of the model.
         model: the model, on the meta device.
         mesh: the devices of the processes.
-        plan: a table, as for :func:`annotate_plan` or with objects of torch's own styles, such as
-            ``ColwiseParallel()``; a function of the model and the mesh, which distributes the
-            tensors in place; or None: the plan in the IR.
+        plan: a table, as for :func:`annotate_plan`, whose styles may also be objects of torch, such
+            as ``ColwiseParallel()``; or a function of the model and the mesh, which distributes the
+            tensors in place. None: the plan in the IR.
 
     Raises:
-        ArgumentError: the plan or the mesh is missing, or of another form.
+        ArgumentError: the plan or the mesh is missing, or has a wrong type.
         BuildError: the plan does not fit the model.
     """
     if mesh is not None and not isinstance(mesh, DeviceMesh):
@@ -159,7 +159,7 @@ def _apply_table(ir: Ir, model: nn.Module, mesh: DeviceMesh | None, plan: object
     if mesh is None:
         raise ArgumentError("there is a plan, but no mesh; give mesh=…")
     shard, tensor = _axes(mesh, {style for said in styles.values() for style in said})
-    # fully_shard comes last, and for inner layers first, as torch asks for.
+    # torch requires fully_shard to come last, and to shard inner layers before outer ones.
     for path, said in styles.items():
         for style in said:
             if style != FULLY_SHARD:
@@ -181,16 +181,16 @@ def _apply_one(path: str, style: Style, model: nn.Module, mesh: DeviceMesh) -> N
         raise
     except Exception as error:
         raise BuildError(
-            f"torch cannot give {path!r}, a {type(module).__name__}, the style {style!r}: "
+            f"torch cannot apply the style {style!r} to {path!r}, a {type(module).__name__}: "
             f"{type(error).__name__}: {first_line(error)}; change the plan"
         ) from error
 
 
 def _axes(mesh: DeviceMesh, styles: set[Style]) -> tuple[DeviceMesh, DeviceMesh]:
-    """Return the part of a mesh for ``fully_shard``, and that for the other styles.
+    """Return the submesh for ``fully_shard``, and that for the other styles.
 
     Raises:
-        ArgumentError: the names of the dimensions do not tell which is which.
+        ArgumentError: the names of the mesh's dimensions do not distinguish the two.
     """
     if mesh.ndim == 1 and not (FULLY_SHARD in styles and len(styles) > 1):
         return mesh, mesh
@@ -200,8 +200,8 @@ def _axes(mesh: DeviceMesh, styles: set[Style]) -> tuple[DeviceMesh, DeviceMesh]
     others = tuple(name for name in names if name != _TENSOR_AXIS)
     if _TENSOR_AXIS not in names or not others:
         raise ArgumentError(
-            f"the mesh has the dimensions {names}; name that of tensor parallelism {_TENSOR_AXIS!r}"
-            ", and have another one for fully_shard"
+            f"the mesh has the dimensions {names}; name the one for tensor parallelism "
+            f"{_TENSOR_AXIS!r}, and add another one for fully_shard"
         )
     return mesh[others], mesh[_TENSOR_AXIS]
 
@@ -213,12 +213,12 @@ def _depth(path: str) -> int:
 def _by_path(
     plan: object, paths: Sequence[str], kinds: tuple[type, ...] = (str,)
 ) -> dict[str, tuple[Any, ...]]:
-    """Return the styles of each path that fits an entry of a plan; the first entry counts.
+    """Return the styles of each path that matches an entry of a plan; the first entry counts.
 
     Args:
-        plan: the plan, if it is one.
+        plan: the plan; its type is checked here.
         paths: the paths of the layers.
-        kinds: names, or objects as well.
+        kinds: the classes that a style may have.
     """
     if not isinstance(plan, Mapping):
         raise ArgumentError(
@@ -228,7 +228,7 @@ def _by_path(
     found: dict[str, tuple[Any, ...]] = {}
     for pattern, said in plan.items():
         if not isinstance(pattern, str):
-            raise ArgumentError(f"{pattern!r:.100} is no path of a layer; give a text")
+            raise ArgumentError(f"{pattern!r:.100} is not the path of a layer; give a string")
         styles = _styles(pattern, said, kinds)
         fitting = [path for path in paths if _fits(path, pattern)]
         if not fitting:
@@ -239,7 +239,7 @@ def _by_path(
 
 
 def _fits(path: str, pattern: str) -> bool:
-    # The empty path has no name, and so no "*" stands for it.
+    # The empty path consists of no names, so "*" does not match it.
     names, patterns = (each.split(".") if each else [] for each in (path, pattern))
     return len(names) == len(patterns) and all(map(fnmatchcase, names, patterns))
 

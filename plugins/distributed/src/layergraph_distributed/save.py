@@ -1,7 +1,7 @@
 """Saving a model from all processes at once: each writes the parts of the tensors that it holds.
 
-The files are the usual ones, as large as they will be from the beginning, and each process writes
-its bytes to their places. So no process holds more than its own part and one tensor of it.
+The files are those of a plain save. Rank 0 creates them with their final size, and each process
+writes its bytes to their offsets. So no process needs memory beyond its parts and a copy of one.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class _Own:
     """The part of a tensor that this process writes.
 
     Attributes:
-        local: its numbers, as they are in the model.
-        cast: the dtype of the file.
+        local: the local tensor, with the dtype of the model.
+        cast: the dtype in the file.
         shape: the shape of the whole tensor in the file.
-        width: the bytes of one number in the file.
-        region: the part.
-        ranks: the ranks among which the tensor is distributed; None: this one has all of it.
+        width: the size of one element in the file, in bytes.
+        region: the region of the local tensor in the whole tensor.
+        ranks: the ranks over which the tensor is distributed; None: this rank has the whole tensor.
     """
 
     local: torch.Tensor
@@ -66,7 +66,7 @@ class _Own:
     ranks: frozenset[int] | None = None
 
     def give(self, receive: Callable[[int, memoryview], object]) -> int:
-        """Pass each range of bytes and its offset to a function, and return the bytes in all."""
+        """Pass each range of bytes and its offset to a function. Return the number of bytes."""
         numbers, _held = numbers_of(self.local.to(device="cpu", dtype=self.cast))
         at = 0
         for start, length in spans(self.shape, self.region, self.width):
@@ -85,9 +85,9 @@ def save_parts(
 
     Args:
         ir: the structure, the same in all processes.
-        path: the path, the same in all processes, on a file system that all of them see.
+        path: the path, the same in all processes, on a file system that all processes see.
         state_dict: the tensors of this process: DTensors, of which it holds a part, and plain
-            tensors, which are the same in all processes that have them.
+            tensors, whose values are the same in all processes that have them.
         max_shard_size: as for :func:`layergraph.save`.
 
     Raises:
@@ -109,10 +109,10 @@ def save_parts(
 
 
 class _Saving:
-    """One save, as one of the processes sees it.
+    """One process's side of a save.
 
     Attributes:
-        parts: the tensors of each file, without their numbers.
+        parts: the tensors of each file, without values.
     """
 
     def __init__(self, together: Agreement) -> None:
@@ -130,10 +130,11 @@ class _Saving:
         state_dict: Mapping[str, torch.Tensor],
         max_shard_size: int | str | None,
     ) -> tuple[str, list[str]]:
-        """Check the model, and return what the processes compare.
+        """Check the model, and return the data that the processes compare.
 
         Returns:
-            A digest of what is written where, and the tensors that are missing here.
+            A digest of the structure and of the layout of the files, and the tensors that are
+            missing in this process.
         """
         self._prepared = prepare(ir, target, max_shard_size)
         weights, missing = self._weights(ir, state_dict)
@@ -150,7 +151,7 @@ class _Saving:
     def _weights(
         self, ir: Ir, state_dict: Mapping[str, torch.Tensor]
     ) -> tuple[dict[str, Item], list[str]]:
-        """Check a state dict, and return its tensors without their numbers, and what it lacks."""
+        """Check a state dict, and return its tensors without values, and the missing ones."""
         listed = default_ir2torch().tensors(ir)
         state_dict = under_plain_keys(listed, state_dict)
         wanted = {key: tensor for key, tensor, persists in listed if persists}
@@ -188,16 +189,16 @@ class _Saving:
         return weights, list(lacking)
 
     def compare(self, target: Path, told: list[tuple[str, list[str]]]) -> None:
-        """Raise if the processes save other models, and decide which parts this process writes.
+        """Raise if the processes save different models, and decide which parts this one writes.
 
         Args:
             target: the path of the model, for errors.
-            told: what :meth:`prepare` gave in each process.
+            told: the result of :meth:`prepare` in each process.
         """
         for rank, (digest, _) in enumerate(told):
             if digest != told[0][0]:
                 raise FileError(
-                    f"{shown(target)}: ranks 0 and {rank} save other models, or to other names; "
+                    f"{shown(target)}: ranks 0 and {rank} save different models or names; "
                     "call save with the same structure and path in all processes"
                 )
         missing = [set(each) for _, each in told]
@@ -213,14 +214,14 @@ class _Saving:
                         f"{shown(target)}: {key!r} is distributed over the ranks "
                         f"{sorted(own.ranks or ())}, but missing in the state dict of rank {rank}"
                     )
-        # Several groups of ranks may hold the same tensor: that of the first rank writes it.
+        # If several groups of ranks hold the same tensor, the group of the lowest rank writes it.
         for key, own in list(self._own.items()):
             first = next(rank for rank, each in enumerate(missing) if key not in each)
             if first not in (own.ranks or {self._rank}):
                 del self._own[key]
 
     def digest(self) -> str:
-        """Return a digest of what this process writes."""
+        """Return a digest of the parts that this process writes."""
         digest = hashlib.sha256()
         for key in sorted(self._own):
             digest.update(key.encode())
@@ -228,7 +229,7 @@ class _Saving:
         return digest.hexdigest()
 
     def name(self, digests: list[str]) -> None:
-        """Name the files of a model in several files, by the digests of all processes."""
+        """Name the files of a model in several files by the digests of all processes."""
         digest = hashlib.sha256(self._prepared.metadata[FORMAT].encode())
         for part in self.parts:
             digest.update(header_of(part, {})[0])
@@ -236,7 +237,7 @@ class _Saving:
         self._files = files_of(self._prepared, self.parts, digest.hexdigest())
 
     def create(self, stack: ExitStack, target: Path) -> list[str]:
-        """Create the files in rank 0, as large as they will be, and return their paths."""
+        """Create the files in rank 0, with their final size, and return their paths."""
         if self._rank:
             return []
         self._written = stack.enter_context(writing(target, partial(obsolete, target)))
@@ -252,7 +253,7 @@ class _Saving:
         return paths
 
     def write(self, paths: Sequence[str]) -> int:
-        """Write the parts of this process into the files, and return the bytes in all."""
+        """Write the parts of this process into the files, and return the number of bytes."""
         count = 0
         for path, metadata, part in zip(paths, self._files.values(), self.parts, strict=True):
             if not self._own.keys() & part.keys():
@@ -268,7 +269,7 @@ class _Saving:
         return count
 
     def finish(self, stack: ExitStack, count: int) -> None:
-        """Move the files to their places in rank 0, if each byte was written once."""
+        """In rank 0, move the files to their final paths if all bytes were written once."""
         total = sum(item.length for part in self.parts for item in part.values())
         if count != total:
             raise StateError(
@@ -279,14 +280,14 @@ class _Saving:
 
 
 def _existing(path: str) -> FileIO:
-    """Open a file of rank 0. A process that does not see it must not make one of its own."""
+    """Open a file that rank 0 created. A process that does not see it must not create its own."""
     flags = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     try:
         return FileIO(os.open(path, flags), "wb")
     except FileNotFoundError as error:
         remedy = "save to a file system that all processes see"
         raise FileError(
-            f"{shown(path)}: the file that rank 0 made is not here; {remedy}"
+            f"{shown(path)}: this process does not see the file that rank 0 created; {remedy}"
         ) from error
 
 
@@ -298,7 +299,7 @@ def _write_at(file: FileIO, place: int, start: int, numbers: memoryview) -> None
 
 
 def _like(key: str, given: torch.Tensor) -> torch.Tensor:
-    """Return a tensor on the meta device for a DTensor, and any other object as it is."""
+    """Check a tensor, and return one on the meta device for a DTensor, any other as it is."""
     if not isinstance(given, DTensor):
         if isinstance(given, torch.Tensor) and given.is_meta:
             raise StateError(f"{key!r} is on the meta device and has no values")

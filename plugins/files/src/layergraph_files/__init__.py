@@ -67,12 +67,12 @@ def _build(
 _DESCRIPTIONS = {
     ".safetensors": "structure and weights",
     ".safetensors.index.json": "structure and weights in several files",
-    ".json": "structure, as a text for people",
+    ".json": "structure, as readable text",
     "": "a folder with a file named model",
 }
 
 
 @hookimpl
 def formats() -> list[Format]:
-    """List the two formats, and a folder with a file of one of them."""
+    """List the formats by suffix; a path without a suffix is a folder that holds a model."""
     return [Format(suffix, text, _write, _read, _build) for suffix, text in _DESCRIPTIONS.items()]

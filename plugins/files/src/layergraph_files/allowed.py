@@ -1,11 +1,12 @@
 """The functions of torch that a file may call: those that check their arguments.
 
-Functions that torch documents check their arguments. The operations below them do not: they trust
-indices, sizes and packed weights, and read or write out of bounds if these are wrong. The names of
-such operations follow a few conventions, which are the rules here. The exceptions are operations
-that captured models call. A file may call any function that an installed plugin names.
+Functions that torch documents check their arguments. The internal operations that they call do not:
+they trust indices, sizes and packed weights, and read or write out of bounds if these are wrong.
+The names of such operations follow a few conventions, which this module turns into rules. The
+exceptions are operations that captured models call. A file may call any function that an installed
+plugin lists.
 
-An IR in memory may call more, because its user has run the code of the model anyway.
+An IR in memory may call more, because its user has already run the model's code.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ import functools
 
 from layergraph.ir import Node
 
-# A name with one of these words is an internal step: a backward pass, a kernel of one library, or a
-# kernel for tensors of an unusual layout; or it enlarges a tensor without writing to it.
+# An operation with one of these words in its name is a backward pass, a kernel of one library, a
+# kernel for tensors of an unusual layout, or one that enlarges a tensor without initialising it.
 _WORDS = frozenset(
     "backward cudnn double elemt fbgemm jvp miopen mkldnn mps nested overrideable packed qparams "
     "quantized resize sparse stats unsafe".split()
 )
 
-# Names with such a word, or private names, of operations that torch documents or that exported
-# models call.
+# Names that have such a word, or are private, although torch documents the operation or exported
+# models call it.
 _EXCEPTIONS = frozenset(
     "__and__ __iand__ __ilshift__ __ior__ __irshift__ __ixor__ __lshift__ __or__ __rshift__ "
     "__xor__ _adaptive_avg_pool2d _adaptive_avg_pool3d _assert_async _assert_scalar "
@@ -68,7 +69,7 @@ def may_call(node: Node) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _by_name(implementation: str) -> tuple[bool | None, bool]:
-    """Return if a file may call a function (None: by its arguments), and if it is recurrent."""
+    """Return if a file may call a function (None: the arguments decide), and if it is recurrent."""
     package, _, rest = implementation.partition(".")
     if package != "torch":
         return True, False

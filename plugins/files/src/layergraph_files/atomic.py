@@ -13,12 +13,12 @@ from layergraph_files.paths import expect_regular
 from layergraph_files.staging import Staging, exclusive, staging
 
 Obsolete = Callable[[Collection[str], bool], Iterable[Path]]
-"""A function of the names of the new files, and of True if no other save runs. It returns the old
-files to remove."""
+"""A function that returns the old files to remove. Its arguments are the names of the new files,
+and a bool: True if no other save is running."""
 
 
 class Written:
-    """The files of a save, which replace older ones at its end.
+    """The files of a save, which replace older files when the save ends.
 
     Args:
         stage: the temporary files.
@@ -32,7 +32,7 @@ class Written:
 
     @contextmanager
     def file(self, name: str) -> Iterator[BinaryIO]:
-        """Open a new file for writing. Its content is on the disk when the context ends.
+        """Open a new file for writing. When the context ends, its content is on the disk.
 
         Args:
             name: its final name in the folder of the target.
@@ -46,7 +46,7 @@ class Written:
             os.fsync(file.fileno())
 
     def staged(self, name: str) -> str:
-        """Return the present path of a file, which other processes may write into until the end.
+        """Return the temporary path of a file, to which other processes may write until `finish`.
 
         Args:
             name: its final name.
@@ -56,8 +56,8 @@ class Written:
     def finish(self, obsolete: Obsolete) -> None:
         """Move the files to their final names, in the order in which they were written.
 
-        If there are several, the last one is the index, which names the others. It must reach the
-        disk after them, and before old files are removed.
+        If there are several files, the last one is the index, which names the others. The index
+        must reach the disk after the others, and before old files are removed.
 
         Args:
             obsolete: the function that lists the old files to remove.
@@ -99,7 +99,7 @@ class Written:
 
 @contextmanager
 def writing(target: Path, obsolete: Obsolete) -> Iterator[Written]:
-    """Write the files of a save. They replace older ones at the end, if no error occurs.
+    """Write the files of a save. When the context ends without an error, they replace older files.
 
     Args:
         target: the path of the model.

@@ -1,7 +1,7 @@
 """Bounds on the size of a model in a file, in proportion to the file.
 
 A few lines can describe a million modules: twenty nested layers, each with two names for its child.
-Building a model, or listing its tensors, takes time for each path, so we count the paths first.
+Building a model, or listing its tensors, takes time for each path, so we first count the paths.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _LETTERS_EACH, _LETTERS = 1000, 10_000_000
 
 
 def check_bounds(ir: Ir) -> None:
-    """Raise if a model has a path that is too long, or calls a function that no file may call.
+    """Raise if a path of a model is too long, or if a file may not call one of its functions.
 
     Args:
         ir: a checked IR.
 
     Raises:
-        ParseError: it does.
+        ParseError: one of the two is the case.
     """
     for name, size in _sizes(ir) if _longest(ir) > MAX_NAME else ():
         if size.longest > MAX_NAME:
@@ -68,8 +68,8 @@ def check_paths(ir: Ir, limits: Limits) -> None:
         ):
             if count > bound:
                 raise FileError(
-                    f"implementation {name!r} holds more than {bound} {what}, by their paths; "
-                    "if you trust it, give Limits(modules=…)"
+                    f"implementation {name!r} holds more than {bound} {what}, where each path to a "
+                    "module counts; if you trust it, give Limits(modules=…)"
                 )
 
 
@@ -92,10 +92,10 @@ def _keys(implementation: Implementation) -> Collection[str]:
 
 
 class _Size:
-    """The size of an implementation and all that is inside it, counted once for each path.
+    """The size of an implementation with its submodules, which count once for each path.
 
     Attributes:
-        modules: the number of modules.
+        modules: the number of modules, itself included.
         tensors: the number of tensors that the file describes.
         letters: the number of characters of all paths together.
         longest: the number of characters of the longest path.
@@ -116,10 +116,10 @@ class _Size:
 
 
 def _check_functions(ir: Ir) -> None:
-    """Raise if a model calls a function that no file may call.
+    """Raise if a model calls a function that a file may not call.
 
     Raises:
-        ParseError: it does.
+        ParseError: a node calls such a function.
     """
     for each in ir.values():
         for graph in each.graphs:
@@ -127,17 +127,17 @@ def _check_functions(ir: Ir) -> None:
                 if node.type == FUNCTION and not may_call(node):
                     message = (
                         f"implementation {each.name!r}, node {node.name!r}: a file may not call "
-                        f"{node.implementation!r}, which torch does not check as it checks others"
+                        f"{node.implementation!r}, whose arguments torch does not check"
                     )
-                    remedy = "call a function that torch documents, or have a plugin name it"
+                    remedy = "call a function that torch documents, or list it in a plugin"
                     raise ParseError(None, message, remedy)
 
 
 def check_writable(ir: Ir) -> None:
-    """Raise if a model could be saved and not loaded again.
+    """Raise if the model could not be loaded again from the file.
 
     Raises:
-        ParseError: a name is too long, or a function is one that no file may call.
+        ParseError: a name is too long, or a file may not call one of the functions.
     """
     for each in ir.values():
         names = [each.name, *(each.children or ()), *_keys(each)]
@@ -145,6 +145,6 @@ def check_writable(ir: Ir) -> None:
             names += graph.nodes
         if max(map(len, names)) > MAX_NAME:
             name = max(names, key=len)
-            message = f"{name[:40]!r}… has {len(name)} characters, and no file holds such a name"
+            message = f"the name {name[:40]!r}… has {len(name)} characters, too many for a file"
             raise ParseError(None, message, f"use up to {MAX_NAME} characters")
     check_bounds(ir)

@@ -1,4 +1,4 @@
-"""A memory budget for building layers: tensors that the file holds take no memory."""
+"""A memory budget for building layers. Tensors that the file holds are built without memory."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Allowance:
 class Budget(DeferredInit):
     """A deferred initialisation that limits the memory of the tensors that constructors make.
 
-    It makes a large tensor on the meta device, because the file probably holds its numbers. If the
-    layer keeps such a tensor elsewhere, for example in a buffer that does not persist, the handler
-    runs once more with memory; before each function, the mode computes on the meta device how much
-    memory its result takes.
+    The mode makes a large tensor on the meta device, because the file probably holds its values. If
+    the layer keeps such a tensor where the file has no value for it, for example in a buffer that
+    does not persist, the handler runs once more with memory. Before each function of torch in that
+    run, the mode computes on the meta device how much memory the result takes.
 
     Args:
         allowance: the bounds.
@@ -53,7 +53,8 @@ class Budget(DeferredInit):
         self._bytes = 0
         self._memory = 0
         self._before = (0, 0, 0)
-        # For layers that are made alike: the cost of small ones, and those that need memory.
+        # Equal layers are built alike, so record by layer the cost of a small one, and that a layer
+        # needs memory.
         self._small: dict[object, tuple[int, int, int]] = {}
         self._filled: set[object] = set()
         self._counts = False
@@ -61,7 +62,7 @@ class Budget(DeferredInit):
         self._deferred: list[weakref.ref[torch.Tensor]] = []
 
     def around(self, layer: object) -> DeferredInit | None:
-        """Return this mode; None for a layer like an earlier small one, whose cost is known."""
+        """Return this mode; None for a layer equal to an earlier small one: its cost is known."""
         deferring = super().around(layer)
         self._counts = layer not in self._small
         self._defers = self._counts and layer is not None and layer not in self._filled
@@ -111,7 +112,7 @@ class Budget(DeferredInit):
         return self._noted(func(*args, **kwargs))
 
     def _noted(self, result: Any) -> Any:
-        """Remember the meta tensors in a function's result, and return the result."""
+        """Record the meta tensors in a function's result, and return the result."""
         if self._defers:
             several = result if isinstance(result, tuple | list) else (result,)
             for each in several:
@@ -153,12 +154,12 @@ class Budget(DeferredInit):
 def _allow(what: str, count: int, name: str, most: int) -> None:
     if count > most:
         raise FileError(
-            f"its layers want {count} {what}, more than {most}; if you trust the file, "
+            f"its layers create {count} {what}, more than {most}; if you trust the file, "
             f"give Limits({name}=…)"
         )
 
 
-# For fewer numbers, making a tensor takes less time than deferring it.
+# Making a smaller tensor takes less time than deferring it.
 _LARGE = 1024
 
 
@@ -167,7 +168,7 @@ def _is_large(tensor: torch.Tensor) -> bool:
 
 
 def _takes_memory(value: Any) -> bool:
-    """Return whether a result that is computed from a value may take much memory."""
+    """Return whether a function's result may take much memory because an argument does."""
     if isinstance(value, tuple | list):
         return any(map(_takes_memory, value))
     return isinstance(value, torch.Tensor) and _is_large(value) and not value.is_meta

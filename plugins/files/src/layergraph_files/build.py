@@ -46,7 +46,7 @@ def build(
     """Build the model in open files: see :func:`layergraph.load_model`."""
     with _in_file(model):
         if dtype is not None and not dtype.is_floating_point:
-            raise StateError(f"{dtype} is no floating dtype; give one, or none")
+            raise StateError(f"{dtype} is not a floating-point dtype; give one, or None")
         if mesh is not None or plan is not None:
             fill_parts = imported("layergraph_distributed.load", "fill_parts")
             meta_model = _skeleton(model, limits)
@@ -115,7 +115,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 
 
 def _check_functions(model: Opened, known: Targets) -> None:
-    """Raise if a plugin is missing that names a function, with the name of its distribution."""
+    """Raise, with the name of the distribution, if a plugin that lists a function is missing."""
     for each in model.ir.values():
         for graph in each.graphs:
             for node in graph.nodes.values():
@@ -125,32 +125,32 @@ def _check_functions(model: Opened, known: Targets) -> None:
                 if known.target(node.implementation) is None:
                     raise FileError(
                         f"implementation {each.name!r}, node {node.name!r}: the function "
-                        f"{node.implementation!r} is one that {_from_plugin(home)}"
+                        f"{node.implementation!r} {_from_plugin(home)}"
                     )
 
 
 def _check_kinds(model: Opened, known: TensorKinds) -> None:
-    """Raise if a plugin is missing that lists a kind of tensors, likewise."""
+    """Raise, with the name of the distribution, if a plugin that lists a tensor kind is missing."""
     for each in model.ir.values():
         for name, spec in each.tensors.items():
             home = None if spec.packed is None else model.kinds.get(spec.packed.kind)
             if spec.packed is not None and home is not None and spec.packed.kind not in known:
                 raise FileError(
-                    f"implementation {each.name!r}, tensor {name!r}: {spec.packed.kind!r} is a "
-                    f"kind of tensors that {_from_plugin(home)}"
+                    f"implementation {each.name!r}, tensor {name!r}: the tensor kind "
+                    f"{spec.packed.kind!r} {_from_plugin(home)}"
                 )
 
 
 def _from_plugin(home: str) -> str:
     plugin = home if _NAME.fullmatch(home) else repr(home)
-    return f"a plugin adds; the file says that it was {plugin}: install it if you trust it"
+    return f"comes from a plugin, {plugin} according to the file: install it if you trust it"
 
 
 # --- weights, mapped from the file ---
 
 
 def _weights(model: Opened, meta_model: MetaModel) -> dict[str, torch.Tensor]:
-    """Return the state dict of the files. Its tensors are mapped, if their places allow it."""
+    """Return the state dict of the files. Tensors that are aligned in a file are mapped from it."""
     wanted = _expect_weights(model, meta_model.stored({})[0])
     found = mapped(model.weights)
     for name, tensor in found.items():
@@ -174,13 +174,13 @@ def _expect_weights(model: Opened, listed: Collection[Key]) -> dict[str, torch.T
     """Return the tensors that the files have to hold, by key.
 
     Raises:
-        StateError: the files hold none, and there are some.
+        StateError: the model has persistent tensors, and the files hold no weights.
     """
     wanted = {key: tensor for key, tensor, persists in listed if persists}
     if wanted and not model.weights:
         raise StateError(
             "it holds no weights; give them to layergraph.save, name a file that has them with "
-            "weights=…, or build the model with weights of its own: "
+            "weights=…, or build the model with newly initialised weights: "
             "layergraph.to_torch(layergraph.load(…))"
         )
     return wanted
@@ -189,12 +189,12 @@ def _expect_weights(model: Opened, listed: Collection[Key]) -> dict[str, torch.T
 def mapped(
     stored: Mapping[str, tuple[Part, Stored]], alignment: int = ALIGNMENT
 ) -> dict[str, torch.Tensor]:
-    """Return the tensors of open files by name, mapped if their places allow it.
+    """Return the tensors of open files by name: mapped if they are aligned, copied if not.
 
     Args:
         stored: the places of the tensors.
-        alignment: the alignment of a mapped tensor in bytes. The format allows no gaps, so that
-            some tensors are not aligned; these are copied.
+        alignment: the alignment of a mapped tensor in bytes. The format allows no gaps, so some
+            tensors are not aligned.
 
     Raises:
         FileError: a file cannot be mapped.

@@ -1,8 +1,8 @@
-"""The layout of a ``.safetensors`` file: the length of a header, the header in JSON, the numbers.
+"""The layout of a ``.safetensors`` file: the length of the header, the header in JSON, the data.
 
 The format is that of https://github.com/huggingface/safetensors. We do not use that library, for
-two reasons: we must use the same header that we check, and the library holds all tensors in memory
-to write them.
+two reasons: it would parse the header again, perhaps differently from the parser that checked the
+header; and it holds all tensors in memory to write them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ MAX_HEADER = 100_000_000
 """The longest header that safetensors itself reads, in bytes."""
 
 ALIGNMENT = 64
-"""The alignment of torch's memory in bytes. Kernels may round differently by alignment."""
+"""The alignment of torch's memory in bytes. A kernel may round otherwise with another one."""
 
 _LARGEST = 2**63 - 1
 
 # torch's sizes are signed integers of 64 bits.
 _SIZES = range(2**63)
 
-# By the name in the file: the name in torch, and the bytes of one number.
+# For each name of a dtype in a file: the name in torch, and the size of one number in bytes.
 _KINDS = {
     "BOOL": ("bool", 1),
     "U8": ("uint8", 1),
@@ -53,7 +53,7 @@ _KINDS = {
     "C64": ("complex64", 8),
 }
 CODES = {dtype: code for code, (dtype, _) in _KINDS.items()}
-"""The names in the file of the dtypes that a file can hold, by their names in torch."""
+"""The dtypes that a file can hold: for each name in torch, the name in the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Header:
     """The header of a file.
 
     Attributes:
-        metadata: texts by name.
+        metadata: the texts of ``__metadata__``, by name.
         tensors: the tensors by name, in the order of the header.
         data: the offset of the data section in the file, in bytes.
         end: the size of the file in bytes.
@@ -102,9 +102,9 @@ def read_header(file: BinaryIO, limits: Limits) -> Header:
         ParseError: the file has another format, or is too short.
     """
     size = os.fstat(file.fileno()).st_size
-    remedy = "it is damaged, or no safetensors file: download or save it again"
+    remedy = "it is damaged, or not a safetensors file: download or save it again"
     if size < 8:
-        raise ParseError(None, f"it has {size} bytes, and no header", remedy)
+        raise ParseError(None, f"it has {size} bytes, too few for a header", remedy)
     length = int.from_bytes(file.read(8), "little")
     if length > size - 8:
         raise ParseError(None, f"its header has {length} bytes, but {size - 8} are left", remedy)
@@ -133,7 +133,7 @@ def _stored(form: Any, spot: JsonPath) -> Stored:
         raise ParseError((spot, "dtype"), f"{code!r} is unknown", f"known are {', '.join(_KINDS)}")
     dtype, width = _KINDS[code]
     shape = _sizes(fields["shape"], (spot, "shape"))
-    # torch counts the numbers in all dimensions as if none of them had size 0.
+    # torch computes strides as if a size of 0 were 1, so the shape of an empty tensor may overflow.
     needed = width
     for size in shape:
         needed *= size or 1
@@ -142,8 +142,8 @@ def _stored(form: Any, spot: JsonPath) -> Stored:
             raise ParseError((spot, "shape"), "its shape needs more than 2**63 bytes", remedy)
     offsets = _sizes(fields["data_offsets"], (spot, "data_offsets"))
     if len(offsets) != 2 or offsets[0] > offsets[1]:
-        remedy = "give the first byte and the one after the last"
-        raise ParseError((spot, "data_offsets"), f"{list(offsets[:3])} is no range", remedy)
+        remedy = "write the offset of the first byte, and that of the byte after the last"
+        raise ParseError((spot, "data_offsets"), f"{list(offsets[:3])} is not a range", remedy)
     stored = Stored(dtype, shape, offsets[0], offsets[1] - offsets[0])
     if stored.numbers * width != stored.length:
         raise ParseError(
@@ -171,7 +171,7 @@ def _check_layout(tensors: Mapping[str, Stored], size: int) -> None:
     for name, stored in sorted(tensors.items(), key=lambda each: (each[1].start, each[1].length)):
         if stored.start != end:
             how = "overlaps the one before it" if stored.start < end else "leaves a gap before it"
-            raise ParseError((None, name), f"it {how}", "let each tensor begin where another ends")
+            raise ParseError((None, name), f"it {how}", "begin each tensor where another ends")
         end += stored.length
     if end != size:
         less = "truncated" if end > size else "followed by something else"

@@ -53,10 +53,10 @@ def to_document(
 
     Args:
         ir: a checked IR.
-        functions: for each function of a plugin that its graphs call, the name of the plugin's
+        functions: for each function of a plugin that the graphs call, the name of the plugin's
             distribution.
         write_value: a function that returns the JSON form of a tensor's value.
-        kinds: for each kind of its tensors, the name of the distribution that lists it.
+        kinds: for each tensor kind in the IR, the name of the distribution that lists it.
     """
     document: dict[str, Any] = {"format": FORMAT, "version": version_for(ir), "root": ir.root}
     if functions:
@@ -168,7 +168,7 @@ def read_inline(form: Any, spot: JsonPath) -> bytes:
 
 
 def from_document(document: Any, read_value: ReadValue = read_inline) -> Ir:
-    """Return the IR of a document of the current version. It is not checked yet.
+    """Return the IR of a document of the current version, without checking the IR's rules.
 
     Args:
         document: the parsed JSON.
@@ -193,7 +193,7 @@ def from_document(document: Any, read_value: ReadValue = read_inline) -> Ir:
 
 
 def functions(document: Any) -> dict[str, str]:
-    """Return the distribution of each function of a plugin that a document calls.
+    """Return, for each function of a plugin that a document calls, the plugin's distribution.
 
     Raises:
         ParseError: the field ``functions`` has another form.
@@ -202,7 +202,7 @@ def functions(document: Any) -> dict[str, str]:
 
 
 def tensor_kinds(document: Any) -> dict[str, str]:
-    """Return the distribution of each kind of tensors in a document.
+    """Return, for each tensor kind in a document, the distribution that lists the kind.
 
     Raises:
         ParseError: the field ``tensor_kinds`` has another form.
@@ -260,7 +260,7 @@ def _kept_modes(form: Any, spot: JsonPath) -> dict[str, bool | None]:
             raise ParseError(here, f"there are {len(pair)} items", "write a path and a mode")
         path = expect(pair[0], str, (here, 0), "a path")
         if path in kept:
-            raise ParseError(here, f"the path {path!r} is there before", "write it once")
+            raise ParseError(here, f"the path {path!r} appears twice", "write it once")
         kept[path] = None if pair[1] is None else expect(pair[1], bool, (here, 1), "true or false")
     return kept
 
@@ -275,7 +275,7 @@ def _children(form: Any, spot: JsonPath) -> dict[str, str]:
             )
         name, target = (read_name(each, (here, n), "a name") for n, each in enumerate(pair))
         if name in children:
-            raise ParseError(here, f"the child {name!r} is there before", "give each its own name")
+            raise ParseError(here, f"the child {name!r} appears twice", "give each its own name")
         children[name] = target
     return children
 
@@ -287,8 +287,8 @@ def _read_tensor(form: Any, spot: JsonPath, read_value: ReadValue) -> TensorSpec
     for name, each in spec.items():
         here = (spot, name)
         if name not in _TENSOR:
-            read_name(each, here, "what belongs there")
-        expect(each, _TENSOR.get(name, str), here, "what belongs there")
+            read_name(each, here, "a value of this type")
+        expect(each, _TENSOR.get(name, str), here, "a value of this type")
         if type(each) is list:
             for index, size in enumerate(each):
                 expect(size, int, (here, index), "a size")
@@ -301,7 +301,7 @@ def _read_tensor(form: Any, spot: JsonPath, read_value: ReadValue) -> TensorSpec
 
 
 _NESTED = ("name", "value", "packed")
-# A part consists of numbers, and of no parts.
+# The fields of a part. A part is a plain tensor: it has no parts itself.
 _PART = "shape stride dtype value"
 
 

@@ -1,8 +1,8 @@
 """Finding the files of a model: one file, or several with an index.
 
 ``m.safetensors`` is one file, or ``m.safetensors.index.json`` names several. A save leaves one of
-the two. While a save replaces one by the other, and after it was killed then, both exist. The
-single file counts as long as it exists.
+the two. Both exist while a save replaces one by the other, and if the save is killed at that time.
+The single file counts as long as it exists.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TEXT = "model.json"
 
 
 def find(path: Path, limits: Limits) -> Path:
-    """Return the file of a model: that at the path, its index or single file, or one in a folder.
+    """Return the main file of a model: the single file or the index, at a path or in a folder.
 
     Raises:
         ParseError: a folder has no model, or there are two models.
@@ -30,7 +30,7 @@ def find(path: Path, limits: Limits) -> Path:
         found = _form(path / _MODEL, None, limits) or path / _TEXT
         if status(found) is None:
             names = f"{_MODEL}, {index_path(Path(_MODEL)).name}, {_TEXT}"
-            raise ParseError(None, f"the folder has none of {names}", "give the file itself")
+            raise ParseError(None, f"the folder has none of {names}", "give the path of a file")
         return found
     single = _single(path)
     return path if single is None else _form(single, path, limits) or path

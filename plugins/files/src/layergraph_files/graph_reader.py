@@ -1,4 +1,4 @@
-"""Reading the graphs of a document. Equal ones are read once: large models repeat a block."""
+"""Reading the graphs of a document. Equal graphs are read once: large models repeat a block."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from layergraph.ir.values import refs
 from layergraph_files.parse_errors import JsonPath, ParseError, expect, expect_fields
 from layergraph_files.values import decode, read_items, read_name, read_names, read_values
 
-# Marshal writes types too, so that 1, 1.0 and true differ. From version 3 on, what it writes
-# depends on which objects are the same.
+# Marshal writes types too, so that 1, 1.0 and true differ. Version 3 and later write an object that
+# occurs twice as a reference to the first, so that equal forms may have different bytes.
 _MARSHAL_VERSION = 2
 
 
@@ -51,10 +51,11 @@ _ALIKE = CORE_NODE_TYPES - {STATE}
 
 
 def _split(fields: Mapping[str, Any]) -> tuple[bytes | None, dict[str, str]]:
-    """Return a key that equal graphs share, and the names in which these may differ.
+    """Return a key that equal graphs share, and the ``implementation`` of each node outside it.
 
-    These are the implementations that nodes call, and the tensors that nodes read. The key is None
-    if the form is not that of a graph, or one that marshal cannot write.
+    The copies of a block differ in the implementations that their nodes call and in the tensors
+    that their nodes read, so the key leaves these out. It is None if the form is not that of a
+    graph, or if marshal cannot write it.
     """
     named: dict[str, str] = {}
     nodes: list[dict[str, Any]] = []
@@ -100,7 +101,7 @@ def derived_edges(
 
     Args:
         nodes: the nodes.
-        inputs: by name of a node, the nodes that its form lists instead of arguments, if it does.
+        inputs: for each node whose form lists ``inputs`` instead of arguments, these inputs.
     """
     for node in nodes:
         named = inputs.get(node.name) or refs(*(node.args or ()), *node.kwargs.values())
@@ -115,7 +116,7 @@ def _read_edges(form: Any, spot: JsonPath) -> dict[tuple[str, str], Edge]:
         entry = expect_fields(each, here, "src sink", "data")
         src, sink = read_names(entry, here, "src", "sink")
         if (src, sink) in edges:
-            raise ParseError(here, f"the edge {(src, sink)!r} is there before", "write it once")
+            raise ParseError(here, f"the edge {(src, sink)!r} appears twice", "write it once")
         edges[src, sink] = Edge(src, sink, read_values(entry, here, "data"))
     return edges
 

@@ -12,15 +12,16 @@ class Limits:
     Attributes:
         text_bytes: the most bytes of a ``.json`` file, or of the header of a ``.safetensors`` file.
             The default is the limit of safetensors itself.
-        modules: the most modules of the model, counted once for each path. None: 10,000, and 100
-            more for each layer, child and tensor of the file.
-        tensors: the most tensors that the constructors may make; four times the number in the file
-            is always allowed. Some constructors take quadratic time in this number. None: 1,000,
-            and 100 more for each layer of the file.
+        modules: the most modules of the model; a module with several paths counts once for each
+            path. None: 10,000, and 100 more for each layer, child and tensor of the file.
+        tensors: the most tensors that the layers' constructors may make; four times the number in
+            the file is always allowed. Some constructors take quadratic time in this number. None:
+            1,000, and 100 more for each layer of the file.
         tensor_numbers: the most numbers in one tensor that a constructor makes; the size of the
             largest tensor in the file is always allowed.
-        tensor_bytes: the most bytes of all tensors that the constructors make. None: 4 TiB, of
-            which 256 MiB, and four times the bytes of the tensors in the file, may take memory.
+        tensor_bytes: the most bytes of all tensors that the constructors make. None: 4 TiB in
+            total, and 256 MiB plus four times the bytes of the tensors in the file for those that
+            take memory. Most tensors take none: they are built on the meta device.
 
     Example:
         >>> import torch, layergraph as lg

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 Keys = Mapping[str, str] | Callable[[str], str | None]
-"""Keys of a model by the names of tensors in a file, or a function that gives them."""
+"""The key in the model for each name in a file: a mapping, or a function of the name."""
 
 T = TypeVar("T")
 
@@ -59,11 +59,11 @@ def load_model(
         limits: the limits for the files.
         weights: a file that holds the weights instead: a ``.safetensors`` file of any program, the
             index of several, or a folder with one of these.
-        keys: the keys of the model, by the names in the file; or a function that gives the key for
-            a name, and None for a tensor that the model does not have. Names that a mapping lacks
-            are keys themselves.
-        mesh: the devices of several processes. Each process reads the parts of the tensors that it
-            holds.
+        keys: the keys of the model, by the names in the file; or a function that returns the key
+            for a name, and None for a tensor that the model does not have. A name that the mapping
+            lacks is a key of the model.
+        mesh: the devices of several processes. Each process reads only the parts of the tensors
+            that it holds.
         plan: the distribution of the tensors: see :mod:`layergraph_distributed`. None: the plan in
             the structure.
     """
@@ -88,7 +88,7 @@ def _renamed(stored: Mapping[str, T], keys: Keys) -> dict[str, T]:
     """
     if not callable(keys) and not isinstance(keys, Mapping):
         raise ArgumentError(
-            f"keys is a {type(keys).__name__}; give a function of a name, or a mapping from names"
+            f"keys is a {type(keys).__name__}; give a function of the name, or a dict from names"
         )
     found: dict[str, T] = {}
     origin: dict[str, str] = {}
@@ -98,11 +98,11 @@ def _renamed(stored: Mapping[str, T], keys: Keys) -> dict[str, T]:
             continue
         if not isinstance(key, str):
             raise ArgumentError(
-                f"keys gives {key!r:.100} for {name!r}; give a key of the model, or None"
+                f"keys maps {name!r} to {key!r:.100}; map it to a key of the model, or to None"
             )
         if key in found:
             raise ArgumentError(
-                f"keys gives {key!r} for both {origin[key]!r} and {name!r}; give each its own"
+                f"keys maps both {origin[key]!r} and {name!r} to {key!r}; use different keys"
             )
         found[key], origin[key] = each, name
     return found

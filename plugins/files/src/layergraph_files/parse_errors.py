@@ -1,4 +1,4 @@
-"""Errors in a file, with their place in its JSON."""
+"""Errors with their place in the JSON of a file."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Unreadable:
     """A value in parsed JSON that stands for invalid text, such as ``NaN`` or a repeated key.
 
     Attributes:
-        message: what is wrong with the text.
-        remedy: what to do about it.
+        message: the error in the text.
+        remedy: how to correct the text.
     """
 
     message: str
@@ -35,8 +35,8 @@ class ParseError(Exception):
 
     Args:
         spot: the place.
-        message: what is wrong.
-        remedy: what to do about it.
+        message: the error.
+        remedy: how to correct it.
     """
 
     def __init__(self, spot: JsonPath, message: str, remedy: str) -> None:
@@ -72,12 +72,12 @@ def reading(path: PathName, document: object = None) -> Iterator[None]:
         ]
         raise InvalidIrError(problems) from None
     except OSError as error:
-        remedy = "check the path, the rights and the room on the disk"
+        remedy = "check the path, its permissions and the free space on the disk"
         raise FileError(f"{shown(path)}: {error.strerror or error}; {remedy}") from error
 
 
 def shown(path: PathName) -> str:
-    """Return a path for a message, with characters escaped if some do not print."""
+    """Return a path for a message: quoted, with escapes, if it has unprintable characters."""
     text = fspath(path)
     return text if text.isprintable() else repr(text)
 
@@ -147,7 +147,7 @@ def refuse_unreadable(form: object, spot: JsonPath) -> None:
     """Raise if a parsed value stands for invalid text.
 
     Raises:
-        ParseError: it does.
+        ParseError: the value is an :class:`Unreadable`.
     """
     if type(form) is Unreadable:
         raise ParseError(spot, form.message, form.remedy)

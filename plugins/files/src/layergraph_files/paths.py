@@ -64,7 +64,7 @@ def status(path: Path) -> os.stat_result | None:
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether a path is that of a folder, or of a link to one."""
+    """Return whether a path is a folder or a link to one."""
     found = status(path)
     return found is not None and stat.S_ISDIR(found.st_mode)
 
@@ -73,8 +73,8 @@ def open_file(path: Path) -> BufferedReader:
     """Open a regular file for reading, without waiting.
 
     Raises:
-        ParseError: the path is that of a pipe, a device, a socket or a folder.
-        OSError: the system refuses.
+        ParseError: the path is a pipe, a device, a socket or a folder.
+        OSError: the system cannot open the file.
     """
     # Check before opening too, because opening some devices changes their state.
     expect_regular(path.stat().st_mode)
@@ -88,22 +88,22 @@ def open_file(path: Path) -> BufferedReader:
 
 
 def expect_regular(mode: int) -> None:
-    """Raise unless a mode is that of a regular file.
+    """Raise unless a mode (``st_mode``) is that of a regular file.
 
     Raises:
-        ParseError: it is not.
+        ParseError: it is the mode of a pipe, a device, a socket or a folder.
     """
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-        raise ParseError(None, f"it is {kind}, and no file", "give the path of a file")
+        raise ParseError(None, f"it is {kind}, not a file", "give the path of a file")
 
 
 def within(path: Path, index: Path) -> Path:
     """Return the real path of a shard, if it is in an allowed folder.
 
-    A link may lead to a file inside the folder of the index. A cache, such as that of Hugging Face,
-    has one folder with the files of a model, and a folder of links for each version. So if the
-    index is a link too, a shard may be in the folder of the index's real file.
+    A shard may be a link to a file inside the folder of the index. A cache, such as that of Hugging
+    Face, has one folder with the files of a model, and a folder of links for each version. So if
+    the index is a link too, a shard may be in the folder of the index's real file.
 
     Args:
         path: the path of the shard.

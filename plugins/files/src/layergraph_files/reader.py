@@ -32,7 +32,7 @@ from layergraph_files.values import decode_bytes
 from layergraph_files.versions import FORMAT, current
 
 VALUE_PREFIX = ".value."
-"""The prefix of tensors that are no weights. No key of a state dict begins with a dot."""
+"""The prefix of tensors that are values of the structure; no key of a state dict begins with it."""
 
 _MOST_TRIES = 100
 
@@ -55,7 +55,7 @@ class Part:
         """Read the bytes of a tensor.
 
         Raises:
-            FileError: the file cannot be read, or became shorter.
+            FileError: the file cannot be read, or another program truncated it.
         """
         numbers = bytearray(stored.length)
         self.read_into(stored, memoryview(numbers))
@@ -73,7 +73,8 @@ class Part:
             stored: the place of the tensor.
             memory: the memory.
             spans: the offset in the tensor and the length of each part: see
-                :func:`layergraph_files.regions.spans`. No other byte is read. None: all of it.
+                :func:`layergraph_files.regions.spans`. No other byte is read. None: the whole
+                tensor.
 
         Raises:
             FileError: as for :meth:`bytes_of`.
@@ -81,7 +82,7 @@ class Part:
         at = 0
         with reading(self.path):
             for start, length in [(0, stored.length)] if spans is None else spans:
-                # Not through the buffer of the file, which reads more than it is asked for.
+                # Bypass the buffer of the file, which reads more than we need.
                 self.file.raw.seek(self.header.data + stored.start + start, os.SEEK_SET)
                 end = at + length
                 while at < end:
@@ -92,8 +93,8 @@ class Part:
 
 
 def shorter() -> ParseError:
-    """Return the error for a file that became shorter."""
-    remedy = "let no other program write it meanwhile"
+    """Return the error for a file that another program truncated while we read it."""
+    remedy = "keep other programs from writing it meanwhile"
     return ParseError(None, "it became shorter while it was read", remedy)
 
 
@@ -104,10 +105,11 @@ class Opened:
     Attributes:
         path: the file that holds the structure.
         ir: the structure.
-        functions: for each function of a plugin that it calls, the name of the distribution.
-        weights: for each key of the state dict, the file and the place in it.
-        kinds: for each kind of its tensors that a plugin lists, the name of the distribution.
-        metadata: the metadata of the file; empty for a text.
+        functions: for each function of a plugin that the structure calls, the name of the
+            plugin's distribution.
+        weights: for each key of the state dict, the file and the place of the tensor in it.
+        kinds: for each tensor kind in the structure, the name of the distribution that lists it.
+        metadata: the metadata of the file; empty for a ``.json`` file.
     """
 
     path: Path
@@ -148,7 +150,7 @@ def opened_weights(given: PathName, limits: Limits) -> Iterator[dict[str, tuple[
         limits: the limits for the files.
 
     Yields:
-        For each name of a weight, the file and the place in it.
+        For each name of a weight, the file and the place of the weight in it.
 
     Raises:
         FileError: a file cannot be read, or has another format.
@@ -162,7 +164,7 @@ def opened_weights(given: PathName, limits: Limits) -> Iterator[dict[str, tuple[
 
 
 def _settled(path: Path, limits: Limits, stack: ExitStack) -> tuple[Path, list[Part]]:
-    """Find and open the files of a model. Return the main file, and the parts (none for a text).
+    """Find and open the files of a model. Return the main file, and the parts (none for a JSON).
 
     Another process may replace the model meanwhile: the files that an index names may be gone, or
     an index may replace a single file. So a failure counts only if the files have not changed;
@@ -183,7 +185,7 @@ def _settled(path: Path, limits: Limits, stack: ExitStack) -> tuple[Path, list[P
             else:
                 stack.push(tried.pop_all())
                 return found, parts
-    raise FileError(f"{shown(path)}: it changes all the time; read it when it is written")
+    raise FileError(f"{shown(path)}: it changes all the time; load it when the save is complete")
 
 
 def _parts(found: Path, limits: Limits, stack: ExitStack) -> list[Part]:
@@ -206,7 +208,7 @@ def _indexed(path: Path, limits: Limits, stack: ExitStack) -> list[Part]:
     """Open the files that an index names, and check that each holds what the index says."""
     index = read_index(path, limits)
     parts = []
-    # Without this check, thousands of links to one file would take memory for its header each.
+    # Without this check, thousands of links to one file would each take memory for its header.
     seen: set[tuple[int, int]] = set()
     for name in index.files:
         shard = path.with_name(name)
@@ -225,7 +227,7 @@ def _indexed(path: Path, limits: Limits, stack: ExitStack) -> list[Part]:
                 raise ParseError(((None, "weight_map"), name), message, "save the model again")
         for part in parts:
             if part.header.metadata.get(SAVE_KEY) != index.save:
-                message = f"{part.path.name} comes from another save than the index"
+                message = f"{part.path.name} and the index are from different saves"
                 raise ParseError(None, message, "save the model again")
     return parts
 
@@ -234,7 +236,7 @@ def _expect_same_text(folder: Path, model: Opened, limits: Limits) -> None:
     """Raise if a folder also has a ``model.json`` with another structure.
 
     Raises:
-        FileError: it has.
+        FileError: the structures differ.
     """
     text = folder / "model.json"
     try:
@@ -259,11 +261,11 @@ def opened_document(path: Path, document: Any) -> Opened:
 
     Args:
         path: the file that holds the document, for errors.
-        document: the document, as :func:`layergraph_files.text.parse` gives it.
+        document: the document, as :func:`layergraph_files.text.parse` returns it.
 
     Raises:
-        FileError: it has another form, or exceeds a limit.
-        InvalidIrError: it describes an IR that breaks a rule.
+        FileError: the document has another form, or exceeds a limit.
+        InvalidIrError: the IR in the document breaks a rule.
     """
     with reading(path, document):
         document = current(document)
@@ -279,8 +281,8 @@ def _of_parts(path: Path, parts: list[Part]) -> Opened:
     with reading(path):
         text = first.header.metadata.get(FORMAT)
         if text is None:
-            remedy = "it holds weights alone: save the model with layergraph"
-            raise ParseError(None, "it holds no structure of a model", remedy)
+            remedy = "save the model with layergraph"
+            raise ParseError(None, "it holds weights only, without the model's structure", remedy)
     document: Any = None
     with reading(where):
         document = parse(text.encode("utf-8", "surrogatepass"))
@@ -292,10 +294,10 @@ def _of_parts(path: Path, parts: list[Part]) -> Opened:
             return decode_bytes(form, spot)
         name = expect_fields(form, spot, "tensor")["tensor"]
         if not isinstance(name, str) or not name.startswith(VALUE_PREFIX) or name not in stored:
-            remedy = f"name one of the file that begins with {VALUE_PREFIX!r}"
+            remedy = f"name a tensor of the file that begins with {VALUE_PREFIX!r}"
             raise ParseError((spot, "tensor"), f"there is no tensor {name!r} for a value", remedy)
         if name in taken:
-            raise ParseError((spot, "tensor"), f"{name!r} is another value", "give each its own")
+            raise ParseError((spot, "tensor"), f"another value has {name!r}", "give each its own")
         taken.add(name)
         part, place = stored[name]
         return part.bytes_of(place)

@@ -14,7 +14,7 @@ Region = Sequence[Runs]
 
 
 def whole(shape: Sequence[int]) -> Region:
-    """Return the region that is all of a tensor.
+    """Return the region that covers a whole tensor.
 
     Example:
         >>> whole((2, 3))
@@ -36,7 +36,7 @@ def region_shape(region: Region) -> tuple[int, ...]:
 def spans(shape: Sequence[int], region: Region, width: int) -> Iterator[tuple[int, int]]:
     """Yield the ranges of bytes of a part of a contiguous tensor, in the order of its numbers.
 
-    Each range is as long as the layout of the tensor allows.
+    Adjacent bytes are in one range.
 
     Args:
         shape: the shape of the whole tensor.
@@ -54,7 +54,7 @@ def spans(shape: Sequence[int], region: Region, width: int) -> Iterator[tuple[in
     """
     if not math.prod(region_shape(region)):
         return
-    # Dimensions at the end that the part has whole are one block.
+    # The last dimensions of which the part has all indices form one block of bytes.
     last = len(shape)
     while last and region[last - 1] == [(0, shape[last - 1])]:
         last -= 1

@@ -53,7 +53,7 @@ class Item:
     Attributes:
         dtype: its dtype in the file by the name in torch: ``"float32"``.
         shape: its shape in the file.
-        source: its numbers. A tensor is copied to the CPU only when it is written.
+        source: its values, or their bytes. A tensor is copied to the CPU only when it is written.
         cast: the dtype to cast a tensor to; None for bytes.
     """
 
@@ -69,7 +69,7 @@ class Item:
         return math.prod(self.shape) * width
 
     def give(self, receive: Callable[[bytes | memoryview], object]) -> None:
-        """Pass the bytes to a function. At most this one tensor is in memory twice."""
+        """Pass the bytes to a function. Only this tensor is then in memory twice."""
         if isinstance(self.source, bytes):
             receive(self.source)
         elif self.length:
@@ -84,10 +84,10 @@ def save(
     *,
     max_shard_size: int | str | None = None,
 ) -> None:
-    """Write a model to a file, all of it or nothing: see :func:`layergraph.save`.
+    """Write a model to a file atomically: see :func:`layergraph.save`.
 
     A save replaces a model of the same name, in one file or several. The old model can be loaded
-    until the new one is complete, also if the save fails or is killed.
+    until the new one is complete, even if the save fails or is killed.
 
     Args:
         ir: the structure.
@@ -125,7 +125,7 @@ def save(
 
 def is_distributed(state_dict: Mapping[str, object]) -> bool:
     """Return whether a state dict holds a tensor that is distributed over processes."""
-    tensors = sys.modules.get("torch.distributed.tensor")  # without it, there are none
+    tensors = sys.modules.get("torch.distributed.tensor")  # before its import, none exist
     kind = getattr(tensors, "DTensor", None)
     return kind is not None and any(isinstance(each, kind) for each in state_dict.values())
 
@@ -181,7 +181,7 @@ def _expect_writable(ir: Ir, target: Path) -> None:
 
 
 def refuse_unlisted(ir: Ir, path: Path) -> None:
-    """Refuse calls of functions that only this process knows: a file could not name them."""
+    """Refuse calls of functions that no plugin lists: a loader would not find them by name."""
     found = list(unlisted(ir, Targets(default_ir2torch().hooks.named_functions())))
     if found:
         calls = [f"{place}: {name!r}; {listing(name)}" for place, name in found]
@@ -191,7 +191,7 @@ def refuse_unlisted(ir: Ir, path: Path) -> None:
 
 
 def homes_of(ir: Ir) -> dict[str, str]:
-    """Return the distribution of each function of a plugin that an IR calls."""
+    """Return, for each function of a plugin that an IR calls, the plugin's distribution."""
     called = {
         node.implementation: None
         for each in ir.values()
@@ -204,7 +204,7 @@ def homes_of(ir: Ir) -> dict[str, str]:
 
 
 def kinds_of(ir: Ir) -> dict[str, str]:
-    """Return the distribution that lists each kind of tensors in an IR."""
+    """Return, for each tensor kind in an IR, the distribution that lists the kind."""
     specs = [spec for each in ir.values() for spec in each.tensors.values()]
     named = dict.fromkeys(spec.packed.kind for spec in specs if spec.packed is not None)
     homes = kind_homes() if named else {}
@@ -212,7 +212,7 @@ def kinds_of(ir: Ir) -> dict[str, str]:
 
 
 def _value(spec: TensorSpec) -> Item:
-    """Return the value of a constant or buffer as a tensor of its dtype, or else as bytes."""
+    """Return the value of a constant or buffer: a tensor of its dtype, or bytes if none fits."""
     value = spec.value or b""
     dtype = spec.dtype or "float32"
     if spec.shape is not None and dtype in CODES:
@@ -275,7 +275,7 @@ def _write(written: Written, prepared: Prepared, weights: dict[str, Item]) -> No
 
 
 def shards_of(prepared: Prepared, weights: dict[str, Item]) -> list[dict[str, Item]]:
-    """Distribute the tensors of a model over files. The first file is that with the structure."""
+    """Distribute the tensors of a model over files. The first file holds the structure."""
     # load() opens no weights, so that all values of the structure belong in the first file.
     everything = prepared.values | weights
     if sum(item.length for item in everything.values()) <= prepared.most:
@@ -342,7 +342,7 @@ def write_part(
         written: the atomic write.
         name: the name of the file.
         items: the tensors.
-        metadata: texts by name.
+        metadata: the texts of ``__metadata__``, by name.
     """
     header, order = header_of(items, metadata)
     with written.file(name) as file:

@@ -48,10 +48,10 @@ class Index:
 
 
 def bytes_of(size: float | str) -> int:
-    """Return a size in bytes; text such as ``"5GB"`` is parsed.
+    """Return a size in bytes; parse text such as ``"5GB"``.
 
     Raises:
-        FileError: it is not a size.
+        FileError: the value is not a size.
     """
     if isinstance(size, Real) and not isinstance(size, bool) and 1 <= size < math.inf:
         return int(size)
@@ -59,7 +59,7 @@ def bytes_of(size: float | str) -> int:
     found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)\s*([KMGT]I?B)?", text, re.ASCII)
     count = int(float(found[1]) * _UNITS[found[2] or ""]) if found else 0
     if count < 1:
-        raise FileError(f"{size!r:.100} is no size of a file; give bytes, or a text such as '5GB'")
+        raise FileError(f"{size!r:.100} is not a file size; give a number of bytes, or '5GB'")
     return count
 
 
@@ -68,7 +68,7 @@ def split(sizes: Iterable[tuple[str, int]], most: int) -> list[list[str]]:
 
     Args:
         sizes: the name and the size in bytes of each tensor.
-        most: the most bytes in one file. A larger tensor gets a file of its own.
+        most: the most bytes in one file. A larger tensor gets its own file.
 
     Returns:
         For each file, the names of its tensors.
@@ -87,8 +87,8 @@ def split(sizes: Iterable[tuple[str, int]], most: int) -> list[list[str]]:
 def shard_names(path: Path, count: int, save: str) -> list[str]:
     """Return the names of the files of a model in several files.
 
-    The names contain the digest of the save. So the files of an old model stay until the index
-    names the new ones.
+    The names contain the digest of the save, so that the files of a new model do not replace those
+    of an old one before the index names the new ones.
 
     Raises:
         ParseError: an index may not contain such names.
@@ -96,7 +96,7 @@ def shard_names(path: Path, count: int, save: str) -> list[str]:
     end = f"{count:05}-{save[:12]}{path.suffix}"
     names = [f"{path.stem}-{number + 1:05}-of-{end}" for number in range(count)]
     if not _is_plain(names[0]):
-        message = "a model in several files has no dot at the beginning of its name, and no : or \\"
+        message = "the name of a model in several files cannot begin with a dot or contain : or \\"
         raise ParseError(None, message, "give another name, or save it in one file")
     return names
 
@@ -107,14 +107,14 @@ def obsolete(target: Path, new: Collection[str], alone: bool) -> list[Path]:
     Args:
         target: the path of the model.
         new: the names of the files of the new save.
-        alone: True if no other save is moving files. Then shards that no index names are from
+        alone: True if no other save is moving files. Shards that no index names then belong to
             killed saves.
 
     Raises:
         FileError: another program wrote the index.
     """
     index = index_path(target)
-    # Readers start from the index or the single file, so that these are removed first.
+    # Readers start from the index or the single file, so we remove these first.
     there = [path for path in (target, index) if path.name not in new and status(path)]
     names = set(_own_files(index))
     if alone:
@@ -130,7 +130,7 @@ def obsolete(target: Path, new: Collection[str], alone: bool) -> list[Path]:
 
 
 def _named_elsewhere(index: Path) -> set[str]:
-    """Return the files that other indexes in the folder name, such as a copied index."""
+    """Return the files that other indexes in the folder, such as a copied one, name."""
     names: set[str] = set()
     for path in index.parent.iterdir():
         if path.name.endswith(INDEX_SUFFIX) and path.name != index.name:
@@ -186,7 +186,7 @@ def read_index(path: Path, limits: Limits) -> Index:
             expect(file_name, str, here, "the name of a file")
             if not _is_plain(file_name):
                 remedy = "name .safetensors files in the same folder"
-                raise ParseError(here, f"{file_name!r:.200} is no such file", remedy)
+                raise ParseError(here, f"{file_name!r:.200} is not a valid file name", remedy)
         if not homes:
             raise ParseError(spot, "there are no tensors", "name the file of each tensor")
         save = metadata.get(SAVE_KEY)

@@ -60,10 +60,10 @@ def _private(path: str, flags: int) -> int:
 def staging(target: Path) -> Iterator[Staging]:
     """Create temporary files beside a target, and remove those that were not moved.
 
-    A lock shows that the save is running. The system releases the lock if the process ends. So the
-    next save finds the temporary files of a killed one, and removes them at once. It removes the
-    lock file after its own files are in place. Until then, the lock file tells readers that there
-    may be both a single file and an index of one model.
+    A lock shows that the save is running. The system releases the lock when the process ends. So
+    the next save finds the temporary files of a killed save, and removes them at once. It removes
+    the lock file of the killed save only when its own files are in place: until then, the lock file
+    tells readers that both a single file and an index of one model may exist.
     """
     left = False
     for abandoned in _abandoned(target):
@@ -90,7 +90,10 @@ def is_staged(target: Path) -> bool:
 
 @contextmanager
 def exclusive(target: Path) -> Iterator[bool]:
-    """Hold a lock, so that no other save of the name moves files. Yield False without locks.
+    """Hold a lock, so that no other save of the same name moves files.
+
+    Yields:
+        True; False if the system has no locks.
 
     Raises:
         ParseError: another save holds the lock for a minute, or the lock file cannot be opened.
@@ -103,8 +106,8 @@ def exclusive(target: Path) -> Iterator[bool]:
         except OSError as error:
             if not os.path.lexists(path):
                 raise
-            message = f"no lock can be had at {shown(path)}: {error.strerror or error}"
-            raise ParseError(None, message, "remove what is there") from error
+            message = f"cannot lock {shown(path)}: {error.strerror or error}"
+            raise ParseError(None, message, "remove it") from error
         with file:
             # Another save may have removed the file before we locked it.
             if (locked := _lock(file)) is not False and _is_at(file, path):
@@ -149,7 +152,7 @@ def _beside(target: Path, use: str) -> str:
 
 @functools.lru_cache(maxsize=16)
 def _short(name: str) -> str:
-    # A digest, because a name with something appended may exceed the system's limit.
+    # Use a digest: the name with a prefix and a suffix may exceed the system's limit.
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
 
 
@@ -161,7 +164,7 @@ def _locks(target: Path) -> Iterator[str]:
 
 
 def _files(lock: str) -> list[str]:
-    """Return the temporary files of the save with a lock."""
+    """Return the temporary files of the save that owns a lock."""
     return _beginning(f"{lock}-")
 
 
@@ -192,7 +195,8 @@ def _abandoned(target: Path) -> Iterator[str]:
 
 
 def _remove(paths: Iterable[str]) -> None:
-    # The next save removes files that cannot be removed now. The lock file comes last.
+    # Skip files that cannot be removed now: the next save removes them. Callers list the lock file
+    # last, because the next save finds the others by it.
     for path in paths:
         with suppress(OSError):
             os.unlink(path)

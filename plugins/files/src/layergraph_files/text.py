@@ -1,4 +1,4 @@
-"""JSON texts: a strict reader, and a writer whose output makes small diffs."""
+"""JSON texts: a strict reader, and a writer with one line per node, so that diffs are small."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, BinaryIO
 from layergraph_files.limits import Limits
 from layergraph_files.parse_errors import ParseError, Unreadable
 
-# Python parses integers in quadratic time. Integers beyond 2**53 have another form anyway.
+# Python parses integers in quadratic time. Files write integers beyond 2**53 as hexadecimal text.
 _MOST_DIGITS = 30
 
-# The arrays with one item in each line.
+# The arrays that are written with one item per line.
 _LISTS = frozenset({"implementations", "nodes", "edges", "tensors"})
 
 
@@ -47,7 +47,7 @@ def parse(text: bytes) -> Any:
             parse_int=_int,
         )
     except UnicodeDecodeError as error:
-        raise ParseError(None, f"byte {error.start} is no UTF-8", "give it a JSON text") from None
+        raise ParseError(None, f"byte {error.start} is not UTF-8", "give it a JSON text") from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise ParseError(None, f"{place}: {error.msg}", "give it a JSON text") from None
@@ -91,11 +91,11 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
         return found
     seen: set[str] = set()
     twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-    return Unreadable(f"the key {twice!r} is there twice", "write each key once")
+    return Unreadable(f"the key {twice!r} appears twice", "write each key once")
 
 
 def _constant(text: str) -> Unreadable:
-    return Unreadable(f"{text} is no JSON", f'write {{"float": "{_NAMES[text]}"}}')
+    return Unreadable(f"{text} is not JSON", f'write {{"float": "{_NAMES[text]}"}}')
 
 
 _NAMES = {"NaN": "nan", "Infinity": "inf", "-Infinity": "-inf"}

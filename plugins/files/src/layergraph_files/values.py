@@ -15,7 +15,7 @@ from layergraph.ir import Body, Record, Ref, Symbol, Value
 from layergraph.ir.values import MAX_INTEGER_BITS, MAX_NESTING, MAX_NUMBER_KEYS, is_key
 from layergraph_files.parse_errors import JsonPath, ParseError, expect, refuse_unreadable
 
-# Other JSON readers round integers beyond this.
+# Other JSON readers round integers beyond this one, because they read them as doubles.
 _EXACT = 2**53
 _UNUSUAL = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _HEX = re.compile("-?0x[0-9a-f]+")
@@ -52,10 +52,10 @@ def decode(form: Any, spot: JsonPath, depth: int = 0) -> Value:
     Args:
         form: the parsed JSON.
         spot: its place, for errors.
-        depth: the number of values around it.
+        depth: the number of values that enclose it.
 
     Raises:
-        ParseError: it is not the form of a value.
+        ParseError: the form is not that of a value.
     """
     kind = type(form)
     if kind is int and not -_EXACT <= form <= _EXACT:
@@ -72,7 +72,7 @@ def decode(form: Any, spot: JsonPath, depth: int = 0) -> Value:
     name = next(iter(form), None)
     if len(form) != 1 or name not in _READERS:
         known = ", ".join(_READERS)
-        raise ParseError(spot, "the object is no value", f"give it one key, of {known}")
+        raise ParseError(spot, "the object is not a value", f"give it one key, of {known}")
     return _READERS[name](form[name], (spot, name), depth + 1)
 
 
@@ -111,7 +111,7 @@ def decode_bytes(form: Any, spot: JsonPath) -> bytes:
     try:
         return b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise ParseError(spot, "the string is no base64", "write bytes in base64") from None
+        raise ParseError(spot, "the string is not base64", "write bytes in base64") from None
 
 
 def _integer(form: Any, spot: JsonPath, _depth: int) -> int:
@@ -120,14 +120,16 @@ def _integer(form: Any, spot: JsonPath, _depth: int) -> int:
         message = f"{text[:40]!r}… has more digits than an integer may have"
         raise ParseError(spot, message, f"write at most {MAX_INTEGER_BITS} bits")
     if not _HEX.fullmatch(text):
-        raise ParseError(spot, f"{text[:40]!r} is no integer", 'write it as in "-0xff"')
+        raise ParseError(spot, f"{text[:40]!r} is not hexadecimal", 'write it as in "-0xff"')
     return int(text, 16)
 
 
 def _float(form: Any, spot: JsonPath, _depth: int) -> float:
     text: str = expect(form, str, spot, "the name of a number")
     if text not in _UNUSUAL:
-        raise ParseError(spot, f"{text[:40]!r} is no such number", "write inf, -inf or nan")
+        raise ParseError(
+            spot, f"{text[:40]!r} is not the name of a number", "write inf, -inf or nan"
+        )
     return _UNUSUAL[text]
 
 
@@ -137,7 +139,7 @@ def _complex(form: Any, spot: JsonPath, depth: int) -> complex:
         if type(part) is not float:
             raise ParseError(
                 (spot, index),
-                f"{brief(part)} is no float",
+                f"{brief(part)} is not a float",
                 'write it as in {"complex": [0.0, 1.0]}',
             )
     return complex(*parts)
@@ -166,15 +168,15 @@ def _dict(form: Any, spot: JsonPath, depth: int) -> dict[Any, Value]:
         if not is_key(key):
             raise ParseError(
                 (here, 0),
-                f"a {type(key).__name__} is no key",
-                "use a number or a string, or a tuple of some",
+                f"a {type(key).__name__} cannot be a key",
+                "use a number, a string, or a tuple of these",
             )
         numbers += type(key) is not str
         if numbers > MAX_NUMBER_KEYS:
-            message = f"more than {MAX_NUMBER_KEYS} keys are no strings"
-            raise ParseError((here, 0), message, "use strings as keys, or less of them")
+            message = f"more than {MAX_NUMBER_KEYS} keys are not strings"
+            raise ParseError((here, 0), message, "use strings as keys, or fewer keys")
         if key in found:
-            raise ParseError((here, 0), f"the key {brief(key)} is there before", "write it once")
+            raise ParseError((here, 0), f"the key {brief(key)} appears twice", "write it once")
         found[key] = value
     return found
 
@@ -190,7 +192,7 @@ def _record(form: Any, spot: JsonPath, depth: int) -> Record:
             raise ParseError(here, f"there are {len(pair)} items", "write a name and a value")
         name = read_name(pair[0], (here, 0), "the name of a field")
         if name in fields:
-            raise ParseError((here, 0), f"the field {name!r} is there before", "write it once")
+            raise ParseError((here, 0), f"the field {name!r} appears twice", "write it once")
         fields[name] = decode(pair[1], (here, 1), depth)
     return Record(read_name(parts[0], (spot, 0), "the name of a class"), fields)
 
@@ -209,7 +211,7 @@ def _body(form: Any, spot: JsonPath, _depth: int) -> Body:
 
 _Reader = Callable[[Any, JsonPath, int], Value]
 
-# By type: the key of its object, the writer of its payload, and the reader.
+# For each type of value: the key of its JSON object, the writer of its payload, and the reader.
 _OBJECTS: dict[type, tuple[str, Callable[[Any], Any], _Reader]] = {
     tuple: (
         "tuple",
@@ -244,7 +246,7 @@ _READERS = {name: reader for name, _, reader in _OBJECTS.values()}
 
 
 def read_names(fields: Mapping[str, Any], spot: JsonPath, *names: str) -> list[str]:
-    """Return fields of a parsed object that are names.
+    """Return the names that several fields of a parsed object hold.
 
     Raises:
         ParseError: as for :func:`read_name`.
@@ -253,7 +255,7 @@ def read_names(fields: Mapping[str, Any], spot: JsonPath, *names: str) -> list[s
 
 
 def read_values(fields: Mapping[str, Any], spot: JsonPath, name: str) -> dict[str, Value]:
-    """Return the plain values by name in a field of a parsed object; none if it lacks the field.
+    """Return the values by name that a field of a parsed object holds; empty without the field.
 
     Raises:
         ParseError: the field has another form.
@@ -275,13 +277,13 @@ def read_items(form: Any, spot: JsonPath, read: Callable[[Any, JsonPath], T]) ->
         read: a function that returns an item from its form and place.
 
     Raises:
-        ParseError: it is no such array, or two items have one name.
+        ParseError: the form is not an array of objects, or two items have one name.
     """
     found: dict[str, T] = {}
     for index, item in enumerate(expect(form, list, spot, "an array")):
         here = (spot, index)
         name = expect(item, dict, here, "an object").get("name")
         if type(name) is str and name in found:
-            raise ParseError(here, f"the name {name!r} is there before", "give each its own")
+            raise ParseError(here, f"the name {name!r} appears twice", "give each its own")
         found[name] = read(item, here)
     return found

@@ -14,7 +14,7 @@ VERSION = 5
 
 
 def version_for(ir: Implementations) -> int:
-    """Return the lowest version that can hold an IR: older readers read it if it is theirs."""
+    """Return the lowest version that can hold an IR, so that older releases read the file."""
     specs = [spec for each in ir.values() for spec in each.tensors.values()]
     if any(spec.narrows is not None for spec in specs):
         return 5
@@ -28,10 +28,10 @@ def version_for(ir: Implementations) -> int:
 
 
 def _to_version_2(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a document of version 1, which says the same in version 2.
+    """Return a document of version 1 as it is: version 2 reads the same, and adds conditions.
 
     Raises:
-        ParseError: a node has a condition, which version 1 does not know.
+        ParseError: a node has a condition.
     """
     spot: JsonPath = (None, "implementations")
     for index, each in enumerate(_listed(document, "implementations")):
@@ -48,10 +48,10 @@ def _to_version_2(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _to_version_3(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a document of version 2, which says the same in version 3.
+    """Return a document of version 2 as it is: version 3 reads the same, and adds bodies.
 
     Raises:
-        ParseError: an implementation is a body, which version 2 does not know.
+        ParseError: an implementation is a body.
     """
     for index, each in enumerate(_listed(document, "implementations")):
         if _field(each, "type") == BODY:
@@ -62,10 +62,10 @@ def _to_version_3(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _to_version_4(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a document of version 3, which says the same in version 4.
+    """Return a document of version 3 as it is: version 4 reads the same, and adds packed tensors.
 
     Raises:
-        ParseError: a tensor has parts, which version 3 does not know.
+        ParseError: a tensor has parts.
     """
     spot: JsonPath = (None, "implementations")
     remedy = 'write "version": 4'
@@ -81,10 +81,10 @@ def _to_version_4(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _to_version_5(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a document of version 4, which says the same in version 5.
+    """Return a document of version 4 as it is: version 5 reads the same, and adds ``narrows``.
 
     Raises:
-        ParseError: a tensor keeps its dtype, which version 4 does not know.
+        ParseError: a tensor has the field ``narrows``.
     """
     spot: JsonPath = (None, "implementations")
     for index, each in enumerate(_listed(document, "implementations")):
@@ -101,7 +101,7 @@ def _field(form: Any, name: str) -> Any:
 
 
 def _listed(form: Any, name: str) -> list[Any]:
-    """Return an array of a document that is not checked yet; none if it is something else."""
+    """Return an array of an unchecked document; an empty list if the field is not an array."""
     found = _field(form, name)
     return found if isinstance(found, list) else []
 
@@ -112,7 +112,7 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     3: _to_version_4,
     4: _to_version_5,
 }
-"""By version: a function that turns a document of this version into one of the next version."""
+"""For each version, the function that turns a document of it into one of the next version."""
 
 
 def current(document: Any) -> dict[str, Any]:
@@ -122,11 +122,11 @@ def current(document: Any) -> dict[str, Any]:
         document: the parsed JSON, perhaps of an older version.
 
     Raises:
-        ParseError: it is not a document of layergraph, or it has a newer version.
+        ParseError: the file is not a layergraph model, or its version is newer than this release.
     """
     fields: dict[str, Any] = expect(document, dict, None, "a document of layergraph")
     if fields.get("format") != FORMAT:
-        raise ParseError(None, "it is no model of layergraph", f'its "format" has to be "{FORMAT}"')
+        raise ParseError(None, "it is not a layergraph model", f'its "format" must be "{FORMAT}"')
     spot: JsonPath = (None, "version")
     version = expect(fields.get("version"), int, spot, "the version of the format")
     if version > VERSION:

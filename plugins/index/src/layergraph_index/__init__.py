@@ -34,7 +34,7 @@ def __getattr__(name: str) -> Any:
 
 @hookimpl
 def commands() -> list[Callable[..., Any]]:
-    """Give the subcommands ``fingerprint`` and ``index``."""
+    """Return the subcommands ``fingerprint`` and ``index``."""
     from layergraph_index import subcommands
 
     return [subcommands.fingerprint, subcommands.index]

@@ -13,7 +13,7 @@ from layergraph.errors import ArgumentError
 from layergraph.ir.values import Body, Record, Ref, Symbol, Value
 
 Leaf = Callable[[Any], bytes]
-"""Gives the bytes of a reference to a node or to a body."""
+"""A function that returns the bytes of a reference to a node or to a body."""
 
 
 def text(kind: bytes, value: str) -> bytes:
@@ -22,7 +22,7 @@ def text(kind: bytes, value: str) -> bytes:
 
 
 def group(kind: bytes, items: list[bytes]) -> bytes:
-    """Return the bytes of items, each of which tells where it ends."""
+    """Return the bytes of items, each of which begins with its length."""
     return b"%s%d(%s" % (kind, len(items), b"".join(items))
 
 
@@ -36,10 +36,10 @@ def value_bytes(value: Value, refer: Leaf) -> bytes:
 
     Args:
         value: nested plain values: see :mod:`layergraph.ir.values`.
-        refer: gives the bytes of each :class:`~layergraph.ir.Ref` and Body.
+        refer: returns the bytes of a :class:`~layergraph.ir.Ref` or Body.
 
     Raises:
-        ArgumentError: something in it is no plain value.
+        ArgumentError: the value contains something that is not a plain value.
     """
     kind: type = type(value)
     if kind is Ref or kind is Body:
@@ -57,7 +57,7 @@ def value_bytes(value: Value, refer: Leaf) -> bytes:
         return group(b"/", [value_bytes(each, refer) for each in ends])
     if kind is Record:
         return text(b"R", value.type) + value_bytes(value.fields, refer)
-    raise ArgumentError(f"{value!r:.60}, a {kind.__name__}, is no plain value; check the IR")
+    raise ArgumentError(f"{value!r:.60}, a {kind.__name__}, is not a plain value; check the IR")
 
 
 def _sized(kind: bytes, content: bytes) -> bytes:

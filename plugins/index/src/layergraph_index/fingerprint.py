@@ -27,8 +27,8 @@ def fingerprint(ir: Ir, block: str | None = None, *, names: bool = False) -> str
     Two models have the same fingerprint if they have the same structure: layers with their
     attributes, tensors with their shapes and dtypes, shared layers, and graphs with their guards.
     Weights, annotations, the mode, names of nodes, and the lines of code that guards name do not
-    count. The order in which nodes run counts, because it decides random numbers and changes in
-    place. So does the order of layers that a graph does not call itself.
+    count. The execution order of nodes counts, because random numbers and in-place changes depend
+    on it. So does the order of layers that the graph of their parent does not call.
 
     Args:
         ir: the model.
@@ -92,7 +92,7 @@ def fingerprints(ir: Ir, *, names: bool = False) -> dict[str, str]:
 
 
 class _Encoder:
-    """Gives the bytes of implementations.
+    """Encodes implementations as bytes.
 
     Args:
         ir: the model.
@@ -107,7 +107,7 @@ class _Encoder:
         self._bodies = owned(ir)
 
     def member(self, member: Member, digests: Mapping[str, bytes]) -> bytes:
-        """Return the bytes of an implementation, in which digests stand for its children."""
+        """Return the bytes of an implementation, with digests in place of its children."""
         each = member.implementation
         bodies = self._bodies.get(each.name, [])
         graph = partial(self._graph, member, {name: n for n, name in enumerate(bodies)})
@@ -209,7 +209,7 @@ class _Encoder:
 
 
 def _counted(node: Node, args: tuple[Value, ...]) -> tuple[Value, ...]:
-    """Return the arguments that count: guards also have lines of code, names and messages."""
+    """Return a node's arguments without a guard's line of code, names and messages."""
     if node.type != FUNCTION or not node.implementation.startswith(_GUARDS):
         return args
     if node.implementation == _HOLDS:
@@ -224,7 +224,7 @@ def _without_texts(guard: str, args: tuple[Value, ...]) -> tuple[Value, ...]:
 
 _HOLDS = "layergraph.holds"
 _GUARDS = ("layergraph.assume", _HOLDS)
-# By name of a guard, which of its arguments are for the message that it raises.
+# For each guard, the positions of the arguments that it uses only in its error message.
 _TEXTS = {
     "assume": (2,),
     "assume_container": (3,),
@@ -239,10 +239,10 @@ _TEXTS = {
 
 
 def _numbers_of_inputs(implementation: Implementation) -> dict[str, bytes]:
-    """Return the numbers of the inputs of a composite, by name of the parameter."""
+    """Return the number of each input of a composite, by the name of the parameter."""
     parameters = implementation.parameters().values() if implementation.nodes else ()
     return {name: number(b"#", n) for n, name in enumerate(parameters)}
 
 
 def _no_reference(value: Ref | Body) -> bytes:
-    raise ArgumentError(f"an attribute is {value!r}, which only an argument may be; check the IR")
+    raise ArgumentError(f"an attribute is {value!r}; only arguments may be that; check the IR")

@@ -15,12 +15,13 @@ class Member:
 
     Attributes:
         implementation: the implementation.
-        number: how many come before it. Those inside it follow it directly.
-        children: the children in the order of the graph that calls them. Those that it does not
-            call come last, in the order of the model.
+        number: its position in the order. Its submodules follow it directly.
+        children: the children in the order in which the graph calls them. Children that it does
+            not call come last, in the order of the model.
         places: the number of each child, by name of the implementation.
-        shared: where the same implementation has two places inside this one, and inside no child
-            of it: the parent and the number of the child, twice. Parents count from this one on.
+        shared: for each implementation that has two places inside this one, but not both inside
+            one child: the number of the parent and that of the child, for either place. Numbers of
+            parents are relative to this member's.
     """
 
     implementation: Implementation
@@ -39,19 +40,19 @@ _Above = list[tuple[Member, Iterator[tuple[int, str]]]]
 
 
 class Hierarchy:
-    """The implementations of a model that have a place in it, each before those inside it.
+    """The implementations of a model in an order that does not depend on names, parents first.
 
     Args:
         ir: a checked IR.
 
     Attributes:
-        members: by name, in order.
+        members: the members by name, in that order.
     """
 
     def __init__(self, ir: Ir) -> None:
         self.members: dict[str, Member] = {}
         self._ir = ir
-        # By name of an implementation, the most dots in the name of a child.
+        # For each implementation, the largest number of dots in the name of a child.
         self._dots: dict[str, int] = {}
         self._numbers: dict[str, dict[str, int]] = {}
         last: dict[str, tuple[int, int]] = {}

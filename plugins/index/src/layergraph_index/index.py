@@ -24,10 +24,10 @@ class Update:
     """The outcome of an update of an index.
 
     Attributes:
-        files: how many files of models there are.
-        read: how many of them are new or have changed.
-        parsed: how many structures had to be read in full: files may share the text of one.
-        removed: how many files are gone.
+        files: the number of files of models.
+        read: the number of files that are new or have changed.
+        parsed: the number of structures that were parsed. Files with the same text share one.
+        removed: the number of files that are gone.
     """
 
     files: int
@@ -54,9 +54,9 @@ class Relative:
     """A model that shares blocks with another one.
 
     Attributes:
-        path: its file, relative to the folder.
-        is_same: whether the whole models have the same structure.
-        blocks: the blocks that both have, as the other one names them.
+        path: the file of this model, relative to the folder.
+        is_same: whether the two models have the same structure.
+        blocks: the common blocks, with their names in this model.
     """
 
     path: str
@@ -88,7 +88,7 @@ class Index:
     def __init__(self, folder: str | Path, file: str | Path | None = None) -> None:
         self.folder = Path(folder)
         if not self.folder.is_dir():
-            raise FileError(f"{str(folder)!r} is no folder; give a folder with files of models")
+            raise FileError(f"{str(folder)!r} is not a folder; give a folder with files of models")
         self.file = self.folder / NAME if file is None else Path(file)
         with self._errors():
             self._db = storage.restored(self.file)
@@ -121,7 +121,7 @@ class Index:
     # --- updates ---
 
     def update(self) -> Update:
-        """Read the files that are new, or have another size or time of change than before.
+        """Read the files that are new, or whose size or modification time has changed.
 
         A file that cannot be read gets an entry with the error.
 
@@ -160,7 +160,7 @@ class Index:
         return Update(len(there), len(changed), parsed, len(gone))
 
     def _states(self) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
-        """Return the time of change and the size of each file, and what cannot be read, by path."""
+        """Return the modification time and size of each file, and the errors of others, by path."""
         states, unreadable = {}, {}
         try:
             for path, found in model_files(self.folder):
@@ -181,7 +181,7 @@ class Index:
         texts: dict[str, int],
         waiting: dict[str, list[str]],
     ) -> None:
-        """Store a file whose structure is known, or that has none; let the others wait."""
+        """Store a file whose structure is known or unreadable; put other files into ``waiting``."""
         try:
             text = text_digest(self.folder / path)
         except (LayergraphError, OSError) as error:
@@ -200,7 +200,7 @@ class Index:
             for path in paths:
                 error = ""
                 if number is None:
-                    # If it cannot be read, each of its files gets the error with its own path.
+                    # If the structure cannot be read, each file gets the error with its own path.
                     parsed += 1
                     structure = structure_of(self.folder / path, shared)
                     error = structure.error
@@ -236,7 +236,7 @@ class Index:
             return cursor.fetchall()
 
     def groups(self, *, names: bool = False) -> list[Group]:
-        """Return the files by their structure, the largest group first.
+        """Group the files by structure, and return the groups, the largest first.
 
         Args:
             names: True to count the names of modules: see :func:`layergraph.fingerprint`.
@@ -250,15 +250,15 @@ class Index:
         return sorted((Group(*each) for each in found.items()), key=lambda each: -len(each.paths))
 
     def errors(self) -> dict[str, str]:
-        """Return why a file cannot be read, by path."""
+        """Return the error of each file that cannot be read, by path."""
         rows = self._rows("SELECT path, error FROM files WHERE error != '' ORDER BY path")
         return {_path_of(path): str(error) for path, error in rows}
 
     def with_block(self, fingerprint: str) -> dict[str, Block]:
-        """Return the files of the models that have a block, each with its name there.
+        """Return the files of the models that have a block, each with the block in that model.
 
         Args:
-            fingerprint: the fingerprint of the block, or of a model, which may be a block, too.
+            fingerprint: the fingerprint of the block. A whole model may be a block of another.
         """
         rows = self._rows(
             "SELECT path, blocks.fingerprint, name, type, count FROM files "
@@ -269,11 +269,11 @@ class Index:
         return {_path_of(path): _block(*rest) for path, *rest in rows}
 
     def relatives(self, fingerprint: str, blocks: Iterable[str]) -> list[Relative]:
-        """Return the models that share blocks with a model, those that share most first.
+        """Return the models that share blocks with a model, those with the most blocks first.
 
         Args:
             fingerprint: the fingerprint of the model.
-            blocks: those of its blocks.
+            blocks: the fingerprints of its blocks.
         """
         found: dict[str, list[Block]] = {}
         for digest in dict.fromkeys(blocks):
@@ -287,12 +287,12 @@ class Index:
 
 
 def _stored(text: str) -> str:
-    """Return a text that SQLite can store: texts of files may hold halves of characters."""
+    """Return a text that SQLite can store: files may contain unpaired surrogates."""
     return text.encode("utf-8", "replace").decode()
 
 
 def _stored_path(path: str) -> str | bytes:
-    """Return a path as SQLite can store it: names of files may be no text."""
+    """Return a path that SQLite can store: file names may be bytes that are not UTF-8."""
     try:
         path.encode()
     except UnicodeEncodeError:

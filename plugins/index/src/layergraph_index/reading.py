@@ -1,4 +1,4 @@
-"""The fingerprints of a file. It imports no torch, and reads no weights."""
+"""The fingerprints of a file. This module imports no torch, and reads no weights."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from layergraph_index.fingerprint import fingerprints
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Implementations of a model with one fingerprint.
+    """The implementations of a model that share a fingerprint.
 
     Attributes:
-        fingerprint: their fingerprint.
-        name: the name of the first one.
-        type: its type.
-        count: how many there are.
+        fingerprint: the fingerprint.
+        name: the name of the first implementation.
+        type: the type of the first implementation.
+        count: the number of implementations.
     """
 
     fingerprint: str
@@ -45,10 +45,10 @@ class Structure:
     """A structure that files may share.
 
     Attributes:
-        fingerprint: the fingerprint of the model; empty if it cannot be read.
-        named: the fingerprint that counts names, too.
-        blocks: the composites and layers in it.
-        error: why it cannot be read; empty if it can.
+        fingerprint: the fingerprint of the model; empty if the structure cannot be read.
+        named: the fingerprint that also counts names.
+        blocks: the composites and layers of the model.
+        error: the error if the structure cannot be read; otherwise empty.
     """
 
     fingerprint: str = ""
@@ -58,10 +58,10 @@ class Structure:
 
 
 def text_digest(path: Path) -> str | None:
-    """Return a digest of the text that describes a structure; None if that takes a full reading.
+    """Return a digest of the text that describes a structure; None if only a full read finds it.
 
-    Files of equal digests have equal structures. Fine-tuned copies of a model differ in their
-    weights alone.
+    Files with equal digests have equal structures. So a structure that fine-tuned copies of a model
+    share is parsed once.
 
     Raises:
         LayergraphError, OSError: the file cannot be read.
@@ -98,7 +98,7 @@ def structure_of(path: Path, text: str | None) -> Structure:
             return Structure(error="another program writes it; update the index again")
     except LayergraphError as error:
         return Structure(error=first_line(error))
-    except Exception as error:  # whatever it is, the other files are read
+    except Exception as error:  # no error in one file may stop the update of the others
         return Structure(error=f"{type(error).__name__}: {first_line(error)}")
     return structure
 
@@ -123,7 +123,7 @@ def _structure(ir: Ir) -> Structure:
 def model_files(folder: Path) -> Iterator[tuple[Path, os.stat_result | OSError]]:
     """Yield the files of models in a folder and below, each once, with their status.
 
-    A folder or a file whose status the system does not give comes with the error.
+    If the system cannot return the status of a folder or a file, the error takes its place.
 
     Raises:
         OSError: the folder itself cannot be read.
@@ -152,7 +152,7 @@ def model_files(folder: Path) -> Iterator[tuple[Path, os.stat_result | OSError]]
 
 
 def _status(path: Path) -> os.stat_result | OSError | None:
-    """Return the status of a file or folder, or why there is none; None for anything else."""
+    """Return the status of a file or folder, or the error; None for anything else."""
     try:
         found = path.stat()
     except FileNotFoundError:  # a link to nothing, or the file was removed just now
@@ -170,7 +170,7 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}(-[0-9a-f]{12})?\.safetensors")
 def _is_model(name: str, indexed: list[str]) -> bool:
     if not name.endswith((".safetensors", ".json")):
         return False
-    # A shard of a model is no model.
+    # A shard is a part of a model.
     return not any(
         name.startswith(model) and _SHARD.fullmatch(name, len(model))
         for model in (each.removesuffix(_INDEX) for each in indexed)

@@ -1,7 +1,7 @@
 """The file of an index, an SQLite database.
 
-An index in use is in memory, and a save replaces the file. So several processes may use one file at
-once, and a process that is killed leaves the old file.
+An index in use is in memory, and a save replaces the file at once. So several processes may use one
+file at the same time, and a process that is killed leaves the old file intact.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ CREATE TABLE blocks (
 ) WITHOUT ROWID;
 CREATE INDEX blocks_by_fingerprint ON blocks (fingerprint)
 """
-# SQLite keeps these texts, so that we can tell our files from others.
+# SQLite stores these statements in the file, so we recognise our files by comparing them.
 _SCHEMA = [" ".join(each.split()) for each in _TABLES.split(";")]
 
 
 def restored(file: Path) -> sqlite3.Connection:
-    """Return an index in memory: that of a file, or a new one if there is none of this version.
+    """Return an index in memory: that of the file, or a new one if this version cannot read it.
 
     Raises:
-        FileError: the file is no regular file, or the database of another program.
-        sqlite3.Error: the file is no database, or damaged.
+        FileError: the path is not a regular file, or the file is a database of another program.
+        sqlite3.Error: the file is not a database, or is damaged.
     """
     with reading(file):
         there = status(file)
@@ -63,9 +63,9 @@ def restored(file: Path) -> sqlite3.Connection:
 def _restore(file: Path, db: sqlite3.Connection) -> bool:
     """Copy the index in a file into memory, and return whether there is one.
 
-    A stranger may have made the file. SQLite looks for a journal beside it, which may name any file
-    to delete, unless the file is immutable. Views and triggers are code: we read no file with
-    another schema than ours.
+    The file may come from an attacker. Open it as immutable: otherwise, SQLite looks for a journal
+    beside the file, which may name any file to delete. Accept our schema only, because views and
+    triggers are code.
     """
     uri = f"{file.absolute().as_uri()}?mode=ro&immutable=1"
     with closing(sqlite3.connect(uri, uri=True)) as stored:
@@ -78,7 +78,7 @@ def _restore(file: Path, db: sqlite3.Connection) -> bool:
         if schema != _SCHEMA or _number(stored, "PRAGMA user_version") != VERSION:
             return False
         stored.backup(db)
-    # On a connection that only reads, SQLite checks less.
+    # Check the copy in memory, because SQLite checks less on a read-only connection.
     if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
         raise sqlite3.DatabaseError("it is damaged")
     return True
@@ -90,11 +90,10 @@ def _number(db: sqlite3.Connection, statement: str) -> int:
 
 
 def save(db: sqlite3.Connection, file: Path) -> None:
-    """Replace a file by one with an index in memory. A link is replaced, not the file it leads to.
+    """Write an index in memory to a file atomically. A link is replaced, not its target.
 
     Raises:
-        FileError: the file cannot be written.
-        sqlite3.Error: likewise.
+        FileError, sqlite3.Error: the file cannot be written.
     """
     name = file.name
     with (

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer  # only the command line, which has it, imports this module
+import typer  # only the command line imports this module, and it depends on typer
 
 
 def fingerprint(
@@ -20,7 +20,7 @@ def fingerprint(
     blocks: Annotated[bool, typer.Option("--blocks", help="List those of all blocks.")] = False,
 ) -> None:
     """Print a digest of the structure of a model. It reads no weights."""
-    # Imported here, because the list of subcommands needs none of it.
+    # Import here, because listing the subcommands does not need it.
     import layergraph as lg
     from layergraph_index.fingerprint import fingerprint, fingerprints
 
@@ -56,7 +56,7 @@ def index(
     from layergraph_index.index import Index
 
     if block is not None and like is None:
-        raise ArgumentError("--block names a block of a file; give the file by --like")
+        raise ArgumentError("--block names a block of a file; give the file with --like")
     with Index(folder, db) as found:
         update = found.update()
         if like is None:
@@ -82,7 +82,7 @@ def index(
 
 
 def _likeness(index: Any, like: Path, block: str | None) -> Iterator[tuple[str, Any]]:
-    """Yield for each model with the same blocks what it shares with a file, and what differs."""
+    """Yield for each model that shares blocks with a file the common blocks and the differences."""
     import layergraph as lg
     from layergraph.errors import ArgumentError
     from layergraph_index.fingerprint import fingerprints
@@ -115,7 +115,7 @@ def _said(path: str, said: dict[str, Any]) -> Iterator[str]:
 
 
 def _line(text: str) -> None:
-    """Print a line, without characters of files that control the terminal."""
+    """Print a line without control characters: a file must not control the terminal."""
     escaped = (
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
     )

@@ -1,4 +1,4 @@
-"""A look at a model before it is converted: everything in it that stands in the way."""
+"""A list of everything in a model that prevents its conversion."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ from layergraph_capture.original import UNFIT
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What a look at a model found. ``print`` shows it with a stub of each missing handler.
+    """The problems of a model. ``print`` shows them with a stub of each missing handler.
 
     Attributes:
-        unsupported: all that cannot be turned into an IR, in the order in which it was met.
-        error: what else is wrong, such as arguments that the model does not take; None if nothing.
-        missing: by name of a distribution that is not installed, the layers that it would handle.
-            They convert all the same, as the functions that they call.
+        unsupported: everything that cannot be turned into an IR, in the order of the capture.
+        error: the message of another error, such as arguments that the model does not take; None
+            if there is none.
+        missing: for each distribution that is not installed, the layers that it would handle.
+            These convert nevertheless: the capture records the functions that they call.
         unlisted: functions that no plugin lists, each with the remedy and the line of code that
-            calls it. The model converts all the same, and a file cannot hold it.
+            calls it. The model converts nevertheless, but a file cannot hold it.
     """
 
     unsupported: tuple[Unsupported, ...] = ()
@@ -44,11 +45,11 @@ class Preflight:
 
     @property
     def ok(self) -> bool:
-        """Whether the model converts."""
+        """Return whether the model converts."""
         return not self.unsupported and self.error is None
 
     def stubs(self) -> dict[str, str]:
-        """A handler to fill in for each class whose code does what a graph cannot hold, by name."""
+        """Return a handler to fill in, for each class whose code a graph cannot hold."""
         hopeless = {each.kind for each in self.unsupported if not each.line or UNFIT in each.reason}
         kinds = dict.fromkeys(each.kind for each in self.unsupported)
         return {kind: _stub(kind) for kind in kinds if kind not in hopeless}
@@ -111,7 +112,7 @@ def preflight(
     converter = Torch2Ir()
     try:
         with warnings.catch_warnings():
-            # The result says it.
+            # The result lists these layers, so the warning would repeat it.
             warnings.filterwarnings("ignore", "no installed package handles", PluginWarning)
             ir = converter.convert(model, args, kwargs, values=values)
     except CaptureError as error:
@@ -168,14 +169,14 @@ def _stub(kind: str) -> str:
 
 
 def _type(kind: str) -> str:
-    """A type for a class: its name, unless a layer of torch has the same."""
+    """Return a type for a class: its name, unless a layer of torch has that type."""
     name = kind.rpartition(".")[2].lower()
     taken = name in {each.lower() for each in vars(nn)}
     return f"{kind.partition('.')[0]}_{name}".lower() if taken else name
 
 
 def _home_and_name(kind: str) -> tuple[str, str]:
-    """The Python module of a class, and its name there; the class may be inside another one."""
+    """Return the Python module of a class, and its name in it; the class may be a nested one."""
     parts = kind.split(".")
     for count in range(len(parts) - 1, 0, -1) if "<locals>" not in kind else ():
         home = ".".join(parts[:count])
@@ -185,12 +186,12 @@ def _home_and_name(kind: str) -> tuple[str, str]:
 
 
 def _arguments(cls: type | None) -> list[str]:
-    """The arguments of a class's constructor, which the handler has to read off the module."""
+    """Return the arguments of a constructor, which the handler must read from the module."""
     if cls is None:
         return []
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     try:
         parameters = inspect.signature(cls).parameters.values()
-    except (TypeError, ValueError):  # its constructor is C code, or is none
+    except (TypeError, ValueError):  # its constructor is C code, or missing
         return []
     return [each.name for each in parameters if each.kind in named]

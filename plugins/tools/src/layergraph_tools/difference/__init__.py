@@ -1,4 +1,4 @@
-"""Comparing two IRs: what was added, removed and changed. Needs no PyTorch."""
+"""Comparison of two IRs: added, removed and changed items. It needs no PyTorch."""
 
 from layergraph_tools.difference.compare import diff
 from layergraph_tools.difference.report import ABSENT, Absent, Change, Difference

@@ -1,7 +1,7 @@
-"""Which items of one sequence are those of another, where some were added and removed.
+"""Alignment of two sequences, where items were added and removed.
 
-``difflib`` would take quadratic time, and more, where many items are equal, as additions and
-activations are in a graph. This takes time in proportion to the number of items.
+``difflib`` takes quadratic time or more if many items are equal, as additions and activations are
+in a graph. The time of this alignment is in proportion to the number of items.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ _Item = TypeVar("_Item")
 Pairs = list[tuple[int, int]]
 _Gap = tuple[int, int, int, int]  # start and end in one, start and end in the other
 
-# Between items that are there but once, the best alignment of up to so many times so many.
+# In a gap without unique items, the longest common subsequence is computed if its table has at most
+# this many cells.
 _CELLS = 100_000
-# How often what is between anchors is looked through for more of them.
+# The number of times that the gaps between anchors are searched for more anchors.
 _ROUNDS = 20
 
 
 def align(one: Sequence[Hashable], other: Sequence[Hashable]) -> Pairs:
-    """The positions of items that are the same in both, rising in both.
+    """Align two sequences by equal items.
 
     Args:
-        one: the one sequence.
-        other: the other.
+        one: the first sequence.
+        other: the second sequence.
 
     Returns:
-        Pairs of positions whose items are equal. What is in no pair was added or removed.
+        Pairs of positions whose items are equal; both positions rise from pair to pair. An item
+        that is in no pair was added or removed.
     """
     pairs: Pairs = []
     gaps = [(0, len(one), 0, len(other))]
@@ -59,15 +61,18 @@ def align_by(
     keys: Sequence[Callable[[_Item], Hashable]],
     may_replace: Callable[[_Item, _Item], bool],
 ) -> Pairs:
-    """The positions of items that are taken for the same.
+    """Align two sequences by several keys, the strictest first.
 
     Args:
-        one: the one sequence.
-        other: the other.
-        keys: what items are compared by, the closest first. What one leaves over between two
-            pairs is compared by the next.
-        may_replace: whether of two items the one may have taken the other's place: where, between
-            two pairs, as many are gone as there are new ones.
+        one: the first sequence.
+        other: the second sequence.
+        keys: functions that return what to compare two items by. Each key aligns the items that the
+            keys before it left between two pairs.
+        may_replace: returns whether the second item may have replaced the first. It decides about
+            items between two pairs if both sequences have equally many of them there.
+
+    Returns:
+        Pairs of positions, as for :func:`align`.
     """
     pairs: Pairs = []
     for key in keys:
@@ -86,7 +91,7 @@ def align_by(
 
 
 def _gaps(pairs: Pairs, end: int, stop: int) -> list[_Gap]:
-    """What is between pairs, where there is something on both sides."""
+    """Return the gaps between pairs in which both sequences have items."""
     gaps = []
     for before, after in itertools.pairwise([(-1, -1), *pairs, (end, stop)]):
         if after[0] - before[0] > 1 and after[1] - before[1] > 1:
@@ -95,7 +100,7 @@ def _gaps(pairs: Pairs, end: int, stop: int) -> list[_Gap]:
 
 
 def _trimmed(one: Sequence[Hashable], other: Sequence[Hashable], gap: _Gap, pairs: Pairs) -> _Gap:
-    """The gap, less what both begin and end with, which is added to the pairs."""
+    """Add the common start and end of a gap to the pairs, and return the rest of the gap."""
     start, end, begin, stop = gap
     while start < end and begin < stop and one[start] == other[begin]:
         pairs.append((start, begin))
@@ -107,7 +112,7 @@ def _trimmed(one: Sequence[Hashable], other: Sequence[Hashable], gap: _Gap, pair
 
 
 def _anchors(one: Sequence[Hashable], other: Sequence[Hashable], gap: _Gap) -> Pairs:
-    """Most of the items that are there once on either side, so that both positions rise."""
+    """Return the most pairs of items that occur once on either side, with rising positions."""
     start, end, begin, stop = gap
     counts = Counter(one[start:end])
     counts_there = Counter(other[begin:stop])
@@ -121,9 +126,9 @@ def _anchors(one: Sequence[Hashable], other: Sequence[Hashable], gap: _Gap) -> P
 
 
 def _longest_rising(pairs: Pairs) -> Pairs:
-    """The longest choice of pairs, given by rising first positions, whose second ones rise too."""
-    ends: list[int] = []  # of the choices of each length, the lowest second position
-    last: list[int] = []  # which pair that is
+    """Return the longest subsequence of pairs whose second positions rise, as the first ones do."""
+    ends: list[int] = []  # for each length of a subsequence, its lowest last position
+    last: list[int] = []  # the number of the pair with that position
     before: list[int] = []
     for number, (_, position) in enumerate(pairs):
         length = bisect_left(ends, position)
@@ -143,7 +148,7 @@ def _without_anchors(one: Sequence[Hashable], other: Sequence[Hashable], gap: _G
     if (end - start) * (stop - begin) > _CELLS:
         both = zip(range(start, end), range(begin, stop), strict=False)
         return [(index, there) for index, there in both if one[index] == other[there]]
-    # How many pairs there can be from each position of either side on.
+    # The length of the longest common subsequence from each pair of positions on.
     best = [[0] * (stop - begin + 1) for _ in range(end - start + 1)]
     for row in reversed(range(end - start)):
         for column in reversed(range(stop - begin)):

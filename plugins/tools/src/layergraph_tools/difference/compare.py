@@ -26,17 +26,17 @@ def diff(a: Ir | Form, b: Ir | Form) -> Difference:
     """Compare the structure of two models.
 
     ``diff`` matches layers by their names in the same parent; if the names are numbers, by their
-    types, in order. It matches nodes by the calls that they make, in execution order, and ignores
-    their names. It compares no weights, because an IR has none. The time is in proportion to the
-    sizes of the IRs.
+    contents and types, in order. It matches nodes by the calls that they make, in execution order,
+    and ignores their names. It compares no weights, because an IR has none. The time is in
+    proportion to the sizes of the IRs.
 
     Args:
         a: the old IR, or its dict form.
         b: the new IR, or its dict form.
 
     Returns:
-        The changes. There are none exactly if the two are equal, with the same types of values,
-        except for the names of nodes.
+        The changes. There are none if and only if the two IRs are equal apart from the names of
+        nodes. Values of different types, such as 1 and 1.0, differ.
 
     Raises:
         InvalidIrError: a dict does not have the dict form. The rules of the IRs are not checked.
@@ -113,7 +113,7 @@ class _Irs:
         renumbered = matching.renumbered.get(name, {})
         if renumbered:
             yield ("children",), list(renumbered), list(renumbered.values())
-        # That a layer is new, or gone, is told of itself.
+        # changes() reports added and removed layers, so leave them out here.
         before = {
             renumbered.get(child, child): matching.name(target)
             for child, target in one.items()
@@ -150,7 +150,7 @@ def _compare_tensors(
 
 
 def _said(spec: TensorSpec) -> dict[str, Any]:
-    """What is said of a tensor; its value, which may be long, by its digest."""
+    """Return the fields of a tensor; its value, which may be long, as a digest."""
     said = spec.said()
     if spec.value is not None:
         digest = hashlib.sha256(spec.value).hexdigest()
@@ -160,4 +160,4 @@ def _said(spec: TensorSpec) -> dict[str, Any]:
 
 def _told(implementation: Implementation) -> str:
     graph = implementation.evaluation
-    return f"a graph of its own, with {len(graph.nodes) if graph else 0} nodes"
+    return f"its own graph, with {len(graph.nodes) if graph else 0} nodes"

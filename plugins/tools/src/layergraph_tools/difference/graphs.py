@@ -1,7 +1,7 @@
-"""Comparing two graphs, whose nodes may have other names.
+"""Comparing two graphs, apart from the names of nodes.
 
-Names of nodes count the nodes, so that one that is added gives others to all that follow. What
-stays is what nodes do: their graphs are aligned by that, in execution order.
+Names contain counters (``add_1``, ``add_2``), so that a new node renames all later ones. So we
+align the nodes of the two graphs by the calls that they make, in execution order.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from layergraph_tools.difference.report import ABSENT, Absent
 from layergraph_tools.difference.values import same
 
 Found = tuple[tuple[str, ...], Value | Absent, Value | Absent]
-"""Where something differs, and what it was and is."""
+"""A difference: its path, the old value and the new value."""
 
 
 def compare_mappings(
     where: tuple[str, ...], one: Mapping[str, Value], other: Mapping[str, Value]
 ) -> Iterator[Found]:
-    """The entries that two mappings of plain values do not share."""
+    """Yield the entries that differ between two mappings of plain values."""
     for name in dict.fromkeys([*one, *other]):
         before, after = one.get(name, ABSENT), other.get(name, ABSENT)
         if not same(before, after):
@@ -32,7 +32,7 @@ def compare_mappings(
 def compare_order(
     where: tuple[str, ...], one: Sequence[Value], other: Sequence[Value]
 ) -> Iterator[Found]:
-    """Where what is in both sequences stands in another order."""
+    """Yield the common items of two sequences if their order differs."""
     there, here = set(other), set(one)
     before = [each for each in one if each in there]
     after = [each for each in other if each in here]
@@ -45,16 +45,16 @@ def compare_order(
 def compare_graphs(
     one: Graph, other: Graph, is_retyped: Callable[[Node, Node], bool]
 ) -> Iterator[Found]:
-    """What two graphs do not share, but for the names of nodes.
+    """Yield the differences between two graphs, apart from the names of nodes.
 
     Args:
-        one: the one graph.
-        other: the other, by whose names of nodes all is told.
-        is_retyped: whether two nodes of other types are so because the layer is of another type,
-            which is told elsewhere.
+        one: the old graph.
+        other: the new graph. Differences use its names of nodes.
+        is_retyped: returns whether two nodes have different types only because the type of the
+            layer that they call changed. The comparison of the layers reports that.
 
     Returns:
-        What differs: nothing if and only if the graphs are equal after renaming nodes.
+        The differences: none if and only if the graphs are equal after renaming nodes.
     """
     if _are_alike(one, other, is_retyped):
         return
@@ -63,7 +63,7 @@ def compare_graphs(
 
 
 def _are_alike(one: Graph, other: Graph, is_retyped: Callable[[Node, Node], bool]) -> bool:
-    """Whether giving the nodes of one the names of the other, in order, gives the other."""
+    """Return whether the graphs are equal once the n-th nodes of both have the same name."""
     if len(one.nodes) != len(other.nodes) or len(one.edges) != len(other.edges):
         return False
     nodes = zip(one.nodes.values(), other.nodes.values(), strict=True)
@@ -73,7 +73,7 @@ def _are_alike(one: Graph, other: Graph, is_retyped: Callable[[Node, Node], bool
 
 
 def _forms(graph: Graph) -> Iterator[tuple[Value, ...]]:
-    """What a graph says, but for the types of nodes; with numbers for their names."""
+    """Yield the content of nodes and edges without nodes' types, with numbers for their names."""
     numbers = {name: number for number, name in enumerate(graph.nodes)}
 
     def numbered(leaf: Value) -> Value:
@@ -96,7 +96,7 @@ def _forms(graph: Graph) -> Iterator[tuple[Value, ...]]:
 
 
 def _compare_form(one: Graph, other: Graph) -> Iterator[Found]:
-    """What does not change what runs: how the same arguments, in the same order, are said."""
+    """Yield the differences in form: explicit edges, their order, and explicit arguments."""
     names = dict(zip(one.nodes, other.nodes, strict=False))
     before = [f"{names.get(src, src)} -> {names.get(sink, sink)}" for src, sink in one.edges]
     after = [f"{src} -> {sink}" for src, sink in other.edges]
@@ -118,7 +118,7 @@ def _compare_form(one: Graph, other: Graph) -> Iterator[Found]:
 
 
 class _Comparison:
-    """Two graphs, aligned."""
+    """Compares two graphs whose nodes it aligns first."""
 
     def __init__(self, one: Graph, other: Graph) -> None:
         self._graphs = one, other
@@ -164,7 +164,7 @@ class _Comparison:
         yield from compare_mappings((*where, "data"), one.data, other.data)
 
     def _rest(self) -> Iterator[Found]:
-        """The order in which nodes are listed, and what is noted of edges."""
+        """Yield differences in the order of nodes and in the data of edges."""
         one, other = self._graphs
         before = [self._names[name] for name in one.nodes if name in self._names]
         yield from compare_order(("nodes",), before, list(other.nodes))
@@ -176,7 +176,7 @@ class _Comparison:
                 yield from compare_mappings(where, edge.data, there.data)
 
     def _renamed(self, value: Value) -> Value:
-        """A value of the one graph, with the names that nodes have in the other."""
+        """Return a value of the old graph with the new graph's names of nodes."""
 
         def renamed(leaf: Value) -> Value:
             if type(leaf) is not Ref:
@@ -187,17 +187,17 @@ class _Comparison:
 
 
 def _said(when: Value) -> Value | Absent:
-    """The condition of a node; that there is none is no value."""
+    """Return the condition of a node; ABSENT instead of None."""
     return ABSENT if when is None else when
 
 
 def _paired(one: Sequence[Node], other: Sequence[Node]) -> Pairs:
-    """The nodes taken for the same: those that do the same, and those that took a place."""
+    """Align nodes by what they compute; then by position, where a node may have been replaced."""
     return align_by(one, other, [_does], lambda before, after: _kind(before) == _kind(after))
 
 
 def _does(node: Node) -> tuple[str, str]:
-    """What a node does. Of what type a layer is that it calls is for the layer to say."""
+    """Return what a node computes, without the type of the layer that it calls."""
     return "call" if node.is_call else node.type, node.implementation
 
 

@@ -1,8 +1,7 @@
-"""Which layers of one IR are which of another.
+"""Matching the layers of two IRs.
 
-A layer is found by its place: by the name it has in the module around it. Where names are numbers,
-as in a sequence, one layer more gives others to all that follow: there layers are aligned by what
-they are.
+Two layers match if they have the same name in matching parents. If the names are numbers, as in a
+Sequential, a new layer renames all later ones, so we align the layers by their content.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from layergraph_tools.difference.values import frozen
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """The layers of two IRs, matched.
+    """The matching layers of an old and a new IR.
 
     Attributes:
-        names: of the layers of the one IR that the other has too, to their names there.
-        origins: the other way round.
-        renumbered: by implementation of the one IR, the children that have other names in the
-            other, to those names.
-        moved: the names, in the other IR, of layers whose names differ as those of their places do.
+        names: for each matching layer's name in the old IR, its name in the new one.
+        origins: for each matching layer's name in the new IR, its name in the old one.
+        renumbered: for each implementation of the old IR, the old and new names of its children
+            whose names changed.
+        moved: the new names of layers whose name changed only because their path did.
     """
 
     names: dict[str, str] = field(default_factory=dict)
@@ -33,7 +32,7 @@ class Matching:
     moved: set[str] = field(default_factory=set)
 
     def add(self, name: str, there: str) -> bool:
-        """Match two layers, unless one of them is matched already; whether they are now."""
+        """Match two layers, and return True; return False if one of them has a match already."""
         if name in self.names or there in self.origins:
             return False
         self.names[name] = there
@@ -41,13 +40,13 @@ class Matching:
         return True
 
     def name(self, name: str) -> str:
-        """The name that a layer of the one IR has in the other."""
+        """Return the new name of a layer of the old IR."""
         if name in self.names:
             return self.names[name]
         return f"removed {name}" if name in self.origins else name
 
     def key(self, key: str) -> str:
-        """The key, in a state dict of the other, of a tensor or flag of the one."""
+        """Return the new state-dict key of a tensor or flag of the old IR."""
         end = key.rfind(".")
         while self.moved and end > 0:
             if key[:end] in self.names:
@@ -56,12 +55,12 @@ class Matching:
         return key
 
     def graph(self, graph: Graph) -> Graph:
-        """A graph of the one IR, in the names of the other's layers."""
+        """Return a graph of the old IR with the new names of layers."""
         nodes = {key: self._node(node) for key, node in graph.nodes.items()}
         return Graph(nodes=nodes, edges=graph.edges)
 
     def tensor(self, spec: TensorSpec) -> TensorSpec:
-        """What the one IR says of a tensor, in the names of the other's layers."""
+        """Return a tensor spec of the old IR with the new names of layers."""
         return spec if spec.tied is None else replace(spec, tied=self.key(spec.tied))
 
     def _node(self, node: Node) -> Node:
@@ -92,7 +91,7 @@ def match(one: Ir, other: Ir) -> Matching:
                 own = _path(one, name, child), _path(other, there, twin)
                 if inner == own and own[0] != own[1]:
                     matching.moved.add(own[1])
-    # Whatever is elsewhere now, or in no module at all.
+    # Match the remaining layers by name: those that moved to another parent, or have none.
     for name in one:
         if name in other:
             matching.add(name, name)
@@ -106,7 +105,7 @@ def _path(ir: Ir, name: str, child: str) -> str:
 def _children(
     one: Ir, name: str, other: Ir, there: str, kinds: _Kinds
 ) -> Iterator[tuple[str, str]]:
-    """The names of the children of two modules that are taken for the same."""
+    """Yield the old and new names of the matching children of two modules."""
     before, after = one[name].children or {}, other[there].children or {}
     if not all(child.isdecimal() for child in (*before, *after)):
         yield from ((child, child) for child in before if child in after)
@@ -122,30 +121,30 @@ def _children(
 
 
 class _Kinds:
-    """What layers are, so that equal ones can be found."""
+    """Hashable descriptions of layers, by which equal layers are found."""
 
     def __init__(self) -> None:
         self._numbers: dict[Hashable, int] = {}
         self._wholes: dict[tuple[int, str], int] = {}
 
     def type(self, layer: tuple[Ir, str]) -> Hashable:
-        """The type of a layer."""
+        """Return the type of a layer."""
         return self._said(layer).type
 
     def own(self, layer: tuple[Ir, str]) -> Hashable:
-        """The type and the attributes of a layer."""
+        """Return the type and the attributes of a layer."""
         said = self._said(layer)
         return said.type, frozen(said.data)
 
     def whole(self, layer: tuple[Ir, str]) -> Hashable:
-        """The type and the attributes of a layer, and of all that is inside it."""
+        """Return a number that layers with equal types, attributes and submodules share."""
         ir, top = layer
         stack = [top]
         while stack:
             name = stack[-1]
             key = id(ir), name
             inside: Mapping[str, str] = self._said((ir, name)).children or {}
-            # What contains itself is not looked into twice.
+            # A damaged IR may contain a cycle, so visit no layer twice.
             new = [each for each in inside.values() if (id(ir), each) not in self._wholes]
             if key not in self._wholes and new:
                 self._wholes[key] = -1

@@ -1,4 +1,4 @@
-"""What comparing two IRs found."""
+"""The result of comparing two IRs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from layergraph_files.values import encode
 
 
 class Absent(enum.Enum):
-    """Stands where there is nothing, which is something else than None."""
+    """The marker for a missing value; None is a value."""
 
     ABSENT = "absent"
 
@@ -33,15 +33,15 @@ _ONE_OF = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that differs.
+    """One difference between two IRs.
 
     Attributes:
-        layer: the name of the implementation that it is in; None for what the IR as a whole says.
-        path: where it is in the implementation, by the names of the fields of the IR:
-            ``("data", "out_features")``, ``("nodes", "add", "args")``; empty for all of it.
-        before: what was there; :data:`ABSENT` for what was added. Layers, nodes and new tensors
+        layer: the name of the implementation with the difference; None for the IR as a whole.
+        path: the place in the implementation, by the names of the fields of the IR:
+            ``("data", "out_features")``, ``("nodes", "add", "args")``; empty for a whole layer.
+        before: the old value; :data:`ABSENT` if something was added. Layers, nodes and new tensors
             are texts as ``print(ir)`` writes them, everything else is a plain value.
-        after: what is there now, likewise; :data:`ABSENT` for what was removed.
+        after: the new value, in the same form; :data:`ABSENT` if something was removed.
     """
 
     layer: str | None
@@ -51,19 +51,19 @@ class Change:
 
     @property
     def kind(self) -> Literal["added", "removed", "changed"]:
-        """What happened to it."""
+        """Return the kind of the change."""
         if self.before is ABSENT:
             return "added"
         return "removed" if self.after is ABSENT else "changed"
 
     @property
     def is_text(self) -> bool:
-        """Whether it is a text about something composed, rather than a value."""
+        """Return whether ``before`` and ``after`` are texts about a layer, node, tensor or edge."""
         within = self.path[1:] if self.path[:1] == ("evaluation",) else self.path
         return not within or (len(within) == 2 and within[0] in ("nodes", "tensors", "edges"))
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON can hold of it: values are written as in files; what is absent is left out."""
+        """Return the change as JSON: values as in files, without absent ones."""
         form: dict[str, Any] = {"kind": self.kind, "layer": self.layer, "path": list(self.path)}
         for name in ("before", "after"):
             value = getattr(self, name)
@@ -94,13 +94,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """All that differs between two IRs. It is false if nothing does; ``print`` lists it.
+    """The differences between two IRs; false if there are none. ``print`` lists them.
 
-    Nodes go by their names in the second IR; nodes that only the first has are called
-    ``removed NAME`` where arguments refer to them.
+    Nodes have their names of the second IR. If an argument refers to a node that only the first IR
+    has, the node is called ``removed NAME``.
 
     Attributes:
-        changes: what differs, layer by layer.
+        changes: the changes, layer by layer.
     """
 
     changes: tuple[Change, ...] = ()
@@ -110,28 +110,28 @@ class Difference:
 
     @property
     def added(self) -> tuple[Change, ...]:
-        """What only the second has."""
+        """Return the items that only the second IR has."""
         return tuple(each for each in self.changes if each.kind == "added")
 
     @property
     def removed(self) -> tuple[Change, ...]:
-        """What only the first has."""
+        """Return the items that only the first IR has."""
         return tuple(each for each in self.changes if each.kind == "removed")
 
     @property
     def changed(self) -> tuple[Change, ...]:
-        """What both have, but not alike."""
+        """Return the items that differ between the IRs."""
         return tuple(each for each in self.changes if each.kind == "changed")
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON can hold of it: ``{"changes": [{"kind", "layer", "path", …}, …]}``."""
+        """Return the differences as JSON: ``{"changes": [{"kind", "layer", "path", …}, …]}``."""
         return {"changes": [each.to_dict() for each in self.changes]}
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
 
     def lines(self) -> Iterator[str]:
-        """The lines that ``print`` shows."""
+        """Yield the lines that ``print`` shows."""
         if not self.changes:
             yield "no differences"
         for layer, group in itertools.groupby(self.changes, key=lambda each: each.layer):

@@ -1,4 +1,4 @@
-"""Whether plain values are the same, which is more than equal."""
+"""Strict equality of plain values: by value and by type."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _BY_TEXT = frozenset({float, complex})
 
 
 def same(one: Value, other: Value) -> bool:
-    """Whether two values are equal and of the same types, all the way down.
+    """Return whether two nested values are equal and have the same types.
 
-    So 1, 1.0 and True are three values, 0.0 is not -0.0, and nan is nan. The order of a dict does
-    not matter, as it does not to ``==``.
+    1, 1.0 and True are three values, 0.0 is not -0.0, and nan is nan. The order of a dict does not
+    matter, as for ``==``.
     """
     return type(one) is type(other) and frozen(one) == frozen(other)
 
 
 def frozen(value: Value) -> Hashable:
-    """What two values share if and only if they are the same."""
+    """Return a key that two values share if and only if :func:`same` holds."""
     kind = type(value)
     if kind is dict:
         return kind, frozenset(

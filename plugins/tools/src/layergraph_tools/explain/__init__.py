@@ -1,4 +1,4 @@
-"""The plugins that answer for a module, a class or a type, in order, and what each says."""
+"""The handlers of a module, a class or a type, in order, with the answer of each."""
 
 from layergraph_tools.explain.api import explain
 from layergraph_tools.explain.chain import Asked, Chain, Explanation

@@ -18,17 +18,18 @@ def explain(
     """Return which handler converts a layer, and the answers of all others, in order.
 
     Args:
-        subject: a module, a class of modules, or the name of a type. Rows of layers are looked up.
-            For a class, each other handler gets an instance without attributes, made without the
-            constructor; for a type, an implementation without attributes.
+        subject: a module, a class of modules, or the name of a type. For a class or a type, rows
+            of layers are looked up; every other handler is called with an instance of the class
+            that has no attributes (its constructor does not run), or with an implementation of the
+            type that has none.
         disable: as for :class:`layergraph.torch2ir.Torch2Ir`.
 
     Returns:
-        For a module or a class, the handlers that turn it into an IR, then those that build it
-        again. For a type, those that build it. ``print`` shows all of them.
+        For a module or a class, the handlers that turn it into an IR, then those that build it from
+        the IR. For a type, those that build it. ``print`` shows all of them.
 
     Raises:
-        PluginError: the subject is none of these, or the plugins cannot be asked.
+        PluginError: the subject is none of these, or the plugins cannot be called.
 
     Example:
         >>> import layergraph as lg

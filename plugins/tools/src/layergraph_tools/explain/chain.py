@@ -1,4 +1,4 @@
-"""Who is asked about something, in order, and what each of them says."""
+"""The handlers of a subject in the order of precedence, with the answer of each."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ Say = Callable[[HookImplementation], Any]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One that is asked.
+    """A handler, and its answer.
 
     Attributes:
-        distribution: the distribution that it is from; None: it is registered on the converter.
+        distribution: the handler's distribution; None: it is registered on the converter.
         version: the version of the distribution.
-        entry_point: the entry point that it is from.
-        level: where it stands: ``"override"``, ``"registered"``, ``"third party tryfirst"``,
-            ``"third party"``, ``"built-in"`` or ``"third party trylast"``.
-        file: where it is written; empty if that is not known.
-        line: the number of the line there, from 1; 0 if that is not known.
-        verdict: it ``"answers"``, would answer but is ``"shadowed"`` by one before it,
-            ``"declines"``, or ``"fails"``; or it ``"wraps"`` the others.
-        reason: why it declines or how it fails; empty if it does not say.
+        entry_point: the handler's entry point.
+        level: the level of precedence: ``"override"``, ``"registered"``,
+            ``"third party tryfirst"``, ``"third party"``, ``"built-in"`` or
+            ``"third party trylast"``.
+        file: the source file of the handler; empty if it is unknown.
+        line: the number of the line in the file, from 1; 0 if it is unknown.
+        verdict: ``"answers"``; ``"shadowed"``, if an earlier handler answers; ``"declines"``;
+            ``"fails"``; or ``"wraps"``, if it wraps the others.
+        reason: the reason why it declines, or the error; empty if it declines without a reason.
     """
 
     distribution: str | None
@@ -47,14 +48,14 @@ class Asked:
 
     @property
     def who(self) -> str:
-        """Who it is, for people."""
+        """Return the name of the handler for messages."""
         if self.distribution is None:
             return "this converter"
         return f"{self.distribution} {self.version} ({self.entry_point})"
 
     @property
     def merely_declines(self) -> bool:
-        """Return whether it is a built-in that declines without a reason."""
+        """Return whether the handler is built in and declines without a reason."""
         return self.level == "built-in" and self.verdict == "declines" and not self.reason
 
     def __str__(self) -> str:
@@ -65,16 +66,16 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """All that are asked by one hook about one thing.
+    """All handlers of one hook for one subject.
 
     Attributes:
         hook: the name of the hook.
-        subject: what they are asked about.
-        wrappers: who runs around the others, the outermost first.
-        asked: the others, in the order in which they are asked.
-        answer: what comes of it, with what wrappers make of it; None if none answers, or what it
-            is asked about is a class or a type and not a thing.
-        row: the row that answers, if one does.
+        subject: the subject, as text.
+        wrappers: the hook wrappers, the outermost first.
+        asked: the other handlers, in the order of precedence.
+        answer: the result of the hook, after the wrappers; None if no handler answers, or if the
+            subject is a class or a type.
+        row: the row of layers that answers; None if another handler does.
     """
 
     hook: str
@@ -86,12 +87,12 @@ class Chain:
 
     @property
     def winner(self) -> Asked | None:
-        """The one that answers; None if none does, or one before it fails."""
+        """Return the handler that answers; None if none does, or if an earlier one fails."""
         return next((each for each in self.asked if each.verdict == "answers"), None)
 
     @property
     def ties(self) -> tuple[Asked, ...]:
-        """Those of other third-party distributions that only their names put after the winner."""
+        """Return the third-party handlers that come after the winner only by their names."""
         winner = self.winner
         if winner is None or not winner.level.startswith("third party"):
             return ()
@@ -104,7 +105,7 @@ class Chain:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """It as plain values: ``answer`` as text, with ``winner`` and ``ties``."""
+        """Return the chain as plain values: ``answer`` as text, with ``winner`` and ``ties``."""
         return {
             "hook": self.hook,
             "subject": self.subject,
@@ -116,7 +117,7 @@ class Chain:
         }
 
     def lines(self) -> Iterator[str]:
-        """It for people."""
+        """Yield the lines that ``print`` shows."""
         yield f"{self.hook}: {self.subject}"
         silent = [each for each in self.asked if each.merely_declines]
         for each in (*self.wrappers, *self.asked):
@@ -128,22 +129,22 @@ class Chain:
         winner = self.winner
         if winner is None:
             fails = any(each.verdict == "fails" for each in self.asked)
-            yield "    nobody answers" + (", because one fails" if fails else "")
+            yield "    no handler answers" + (", because one fails" if fails else "")
         for each in self.ties:
             yield (
                 f"    a tie: {each.who} answers on the same level, and only its name puts it after "
-                f"{winner.who if winner else ''}; disable one, or register what you want"
+                f"{winner.who if winner else ''}; disable one, or register the one that you want"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Who answers for something, who would, and why. ``print`` shows it.
+    """The handlers of a module, a class or a type. ``print`` shows them.
 
     Attributes:
-        subject: what was asked about.
-        notes: what else decides.
-        chains: who is asked, hook by hook.
+        subject: the subject, as text.
+        notes: other facts that decide about the conversion.
+        chains: the handlers of each hook.
     """
 
     subject: str
@@ -151,7 +152,7 @@ class Explanation:
     chains: tuple[Chain, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """It as plain values."""
+        """Return the explanation as plain values."""
         return {
             "subject": self.subject,
             "notes": list(self.notes),
@@ -175,14 +176,14 @@ def chain(
     registered: Iterable[HookImplementation],
     say: Say,
 ) -> Chain:
-    """Ask all of a hook, and not only those before the first that answers.
+    """Call all handlers of a hook, even those after the first that answers.
 
     Args:
         hook: the name of the hook.
-        subject: what they are asked about, for people.
-        hooks: who is asked.
-        registered: what the converter has registered for it, in the order in which it is asked.
-        say: asks one of them; None means that it declines.
+        subject: the subject, as text.
+        hooks: the plugins.
+        registered: the handlers that are registered on the converter, in the order of precedence.
+        say: calls one handler and returns its answer; None means that it declines.
     """
     wrappers: list[Asked] = []
     asked: list[Asked] = []
@@ -236,7 +237,7 @@ def _asked(
 
 
 def _source(each: HookImplementation, said: object) -> object:
-    """What is written in a file: of decorated classes, the one that was asked about."""
+    """Return the object whose source to show: for a table of decorated classes, the class."""
     if each.table is None or not isinstance(each.source, type):
         return each.source
     if isinstance(said, Layer):
@@ -249,5 +250,5 @@ def _place(source: Any) -> tuple[str, int]:
     try:
         written = inspect.unwrap(source)
         return inspect.getsourcefile(written) or "", inspect.findsource(written)[1] + 1
-    except (OSError, TypeError, ValueError):  # made at run time, or in C
+    except (OSError, TypeError, ValueError):  # it was made at run time, or is written in C
         return "", 0

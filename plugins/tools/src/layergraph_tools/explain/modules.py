@@ -1,4 +1,4 @@
-"""Who answers for a module, and why."""
+"""The handlers of a module or a class of modules."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def explained(
     own: LocalHandlers,
     answer: Callable[[nn.Module], Implementation | None],
 ) -> Explanation:
-    """Ask all who are asked about a module or a class.
+    """Return all handlers of a module or a class, with their answers.
 
     Args:
         subject: the module, or the class.
         hooks: the plugins.
-        own: what the converter has registered.
-        answer: what a conversion would take for the answer.
+        own: the handlers that are registered on the converter.
+        answer: returns the implementation that a conversion uses for a module.
 
     Raises:
-        PluginError: the subject is neither; or wrappers fail.
+        PluginError: the subject is neither, or a wrapper fails.
     """
     explanation = _explained(subject, hooks, own, answer)
     idle = hooks.idle_mark(subject if isinstance(subject, type) else type(subject))
@@ -55,29 +55,29 @@ def _explained(
         return Explanation(named, (), (replace(found, answer=None),))
     if not isinstance(subject, nn.Module):
         raise PluginError(
-            f"{subject!r} is neither a module nor a class of modules, for which handlers answer"
+            f"{subject!r} is neither a module nor a class of modules; pass one of these"
         )
     named = _named(subject)
     found = chain(HOOK, named, hooks, own.implementations(subject), partial(_said_of, subject))
     if changes_its_call(subject):
-        note = "it has forward hooks or a forward of its own: nobody is asked, it is traced through"
+        note = "it has forward hooks or its own forward: no handler is called, it is traced through"
         return Explanation(named, (note,), (replace(found, answer=None),))
     if found.winner is None:
-        return Explanation(named, ("where nobody answers, it is traced through",), (found,))
+        return Explanation(named, ("no handler answers, so it is traced through",), (found,))
     final = answer(subject)
-    notes = () if final == found.answer else (f"the wrappers make of the answer {final}",)
+    notes = () if final == found.answer else (f"the wrappers change the answer to {final}",)
     return Explanation(named, notes, (replace(found, answer=final),))
 
 
 def _named(module: nn.Module) -> str:
     try:
         return str(module).partition("\n")[0].removesuffix("(")
-    except Exception:  # it was changed after it was made, and its class does not know what to say
+    except Exception:  # its extra_repr reads an attribute that is gone
         return type(module).__qualname__
 
 
 def _bare(cls: type[nn.Module]) -> nn.Module:
-    """An instance of which nothing but the class is known."""
+    """Return an instance without attributes: its constructor does not run."""
     bare = cls.__new__(cls)
     nn.Module.__init__(bare)
     return bare
@@ -98,5 +98,5 @@ def _said_of_class(bare: nn.Module, asked: HookImplementation) -> object:
         return row
     try:
         return _said_of(bare, asked)
-    except Exception:  # it takes the class up, and misses what only a constructor makes
+    except Exception:  # it handles the class, and reads an attribute that the bare instance lacks
         return bare

@@ -1,4 +1,4 @@
-"""Who answers for a type, and why."""
+"""The handlers of a type."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HOOK = "ir_to_torch"
 
 
 def explained(subject: str | Implementation, hooks: Hooks, own: LocalHandlers) -> Explanation:
-    """Ask all who are asked about an implementation or a type.
+    """Return all handlers of an implementation or a type, with their answers.
 
     Raises:
         PluginError: the subject is neither.
@@ -43,7 +43,7 @@ def explained(subject: str | Implementation, hooks: Hooks, own: LocalHandlers) -
 
 
 def _said_of(asked: HookImplementation, implementation: Implementation) -> object:
-    # On the meta device, layers cost nothing.
+    # On the meta device, layers take no memory.
     with torch.device("meta"):
         return asked.ask(implementation=implementation, children={})
 
@@ -53,5 +53,5 @@ def _said_of_type(asked: HookImplementation, implementation: Implementation) -> 
         return asked.table.find(implementation.type)
     try:
         return _said_of(asked, implementation)
-    except Exception:  # it takes the type up, and misses the attributes
+    except Exception:  # it handles the type, and reads an attribute that is missing here
         return implementation

@@ -1,6 +1,6 @@
-"""What the author of a plugin subclasses to test its layers.
+"""Base class of the tests of a plugin's layers.
 
-A test class lists cases; each check of each case is a test of its own::
+A test class lists cases. Each check of each case is one test::
 
     class TestLinear(LayerTests):
         distribution = "layergraph-linear"
@@ -10,10 +10,10 @@ A test class lists cases; each check of each case is a test of its own::
             "without bias": Case(lambda: nn.Linear(3, 2, bias=False), [(5, 3)]),
         }
 
-pytest reports them as ``TestLinear::test_behaviour[without bias]``. A failed check raises
-:class:`AssertionError`, which says what is wrong and what to do; pytest itself is not needed.
+pytest reports them as ``TestLinear::test_behaviour[without bias]``. A failed check raises an
+:class:`AssertionError` with the problem and the remedy. The checks themselves do not need pytest.
 
-:func:`bitwise_equal` compares outputs in other tests: ``torch.equal`` takes -0.0 for 0.0.
+:func:`bitwise_equal` compares outputs in other tests: for ``torch.equal``, -0.0 equals 0.0.
 """
 
 from layergraph_tools.testing.bitwise import bitwise_difference, bitwise_equal

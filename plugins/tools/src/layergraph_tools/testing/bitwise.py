@@ -1,4 +1,4 @@
-"""Compare values bit for bit, also where they are nested in containers."""
+"""Comparison of values bit for bit, also in nested containers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TENSOR_FEATURES = ("dtype", "layout", "device", "shape")
 
 
 def bitwise_equal(one: object, other: object, *, strides: bool = True) -> bool:
-    """Return whether two values are the same to the bit: see :func:`bitwise_difference`.
+    """Return whether two values are the same bit for bit: see :func:`bitwise_difference`.
 
     Example::
 
@@ -43,8 +43,8 @@ def bitwise_difference(
     Args:
         one: the first value.
         other: the second value.
-        strides: whether the strides of tensors count. They change where a tensor is saved, moved
-            or made contiguous.
+        strides: whether to compare the strides of tensors. Saving or moving a tensor, or making it
+            contiguous, may change them.
         name: the name of the value in the text.
 
     Raises:
@@ -82,16 +82,16 @@ def _kind(value: object) -> object:
 
 
 def _comparable(value: Any) -> object:
-    """Return what ``==`` compares bit for bit: the bytes of numbers."""
+    """Return a form that ``==`` compares bit for bit: the bytes of a number."""
     if isinstance(value, float | complex):
         return struct.pack("dd", value.real, value.imag)
-    if hasattr(value, "__array_interface__"):  # of numpy, which we do not import for that
+    if hasattr(value, "__array_interface__"):  # a numpy array; we do not import numpy to check
         return value.dtype, value.shape, value.tobytes()
     return value
 
 
 def _parts(value: Any) -> dict[str, object] | None:
-    """Return the parts of a container by the way to each, None for other values."""
+    """Return the parts of a container, by key, index or field; None for other values."""
     if isinstance(value, Mapping):
         return {f"[{key!r}]": each for key, each in value.items()}
     if isinstance(value, tuple | list):
@@ -109,7 +109,7 @@ def _parts(value: Any) -> dict[str, object] | None:
 def _tensor_differences(
     one: torch.Tensor, other: torch.Tensor, strides: bool, name: str
 ) -> Iterator[str]:
-    with torch._C.DisableTorchFunction():  # neither modes nor functions of a class change bits
+    with torch._C.DisableTorchFunction():  # no mode or subclass shall change what we read
         for feature in _TENSOR_FEATURES:
             was, now = getattr(one, feature), getattr(other, feature)
             if was != now:

@@ -1,4 +1,4 @@
-"""What is tested: layers, and how they are made and varied."""
+"""The cases of a layer's tests: how to make the layer, and variants of it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Case:
     """One way of making a layer.
 
     Attributes:
-        make: makes the layer, a new one at each call.
-        inputs: the arguments of a call: sizes of float tensors, which are drawn anew for each run,
-            and tensors, which are given as they are.
+        make: returns a new layer at each call.
+        inputs: the positional arguments of a call: the shape of a float tensor, whose values are
+            random for each run, or a tensor, which is passed as it is.
         kind: the type of the layer's implementation; None: the name of its class in lower case.
-        kwargs: the arguments of a call by name, which are given as they are.
-        rebuilt: the class that comes back, where a plugin replaces the layer by one of its own that
-            computes the same; None: the class of the layer.
-        skip: why the case is skipped, as :func:`layergraph.torch_versions.missing` says it of a
-            feature of torch; None: it is not.
+        kwargs: the keyword arguments of a call, which are passed as they are.
+        rebuilt: the class of the rebuilt layer, if a plugin replaces the layer by its own class
+            that computes the same; None: the class of the layer.
+        skip: the reason to skip the case, such as the text that
+            :func:`layergraph.torch_versions.missing` returns for a feature of torch; None: run it.
     """
 
     make: Callable[[], nn.Module]
@@ -37,13 +37,13 @@ class Case:
     skip: str | None = None
 
     def kind_of(self, module: nn.Module) -> str:
-        """The type that the implementation of a module of this case is to have."""
+        """Return the expected type of the implementation of a module of this case."""
         return type(module).__name__.lower() if self.kind is None else self.kind
 
     def scrambled(self) -> nn.Module:
-        """A new layer, with weights that no constructor makes."""
+        """Return a new layer with random weights, which no constructor makes."""
         module = self.make()
-        # What a constructor makes anyway (ones, zeros) would come back even if it were not kept.
+        # A constructor makes ones and zeros anyway, so a test with these would not see their loss.
         with torch.no_grad():
             for tensor in module.state_dict().values():
                 if tensor.is_floating_point():
@@ -79,6 +79,6 @@ def layers_of(module: ModuleType) -> set[type[nn.Module]]:
 
 
 def expect(condition: bool, message: str) -> None:
-    """Raise what a failed check raises, unless a condition holds."""
+    """Raise an AssertionError with a message unless a condition holds."""
     if not condition:
         raise AssertionError(message)

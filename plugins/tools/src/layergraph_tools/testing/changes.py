@@ -1,4 +1,4 @@
-"""Changing a layer after it was made, and telling whether something was changed or is shared."""
+"""Changes to a layer after its construction, and detection of changed and shared objects."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import nn
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something that was done to a layer after it was made.
+    """A change to a layer after its construction.
 
     Attributes:
-        what: what was done, as a part of a sentence.
-        advice: what a handler that loses it should do.
-        is_in: whether a module has it.
+        what: the change, as a part of a sentence.
+        advice: the remedy for a handler that loses the change.
+        is_in: returns whether a module has the change.
     """
 
     what: str
@@ -26,14 +26,14 @@ class Change:
 
 
 def changes(module: nn.Module, *, but: Collection[str] = ()) -> Iterator[Change]:
-    """Change a layer in one way after another. Each change is undone when the next is asked for.
+    """Change a layer in one way after another, and yield each change. The next one undoes it.
 
     Plain public attributes get another value, parameters and buffers are removed, and a parameter
     and a child are added.
 
     Args:
         module: the layer.
-        but: the attributes that are left as they are.
+        but: the attributes to leave unchanged.
     """
     for name, value in list(vars(module).items()):
         other = _another(value)
@@ -80,7 +80,7 @@ def _outline(module: nn.Module) -> list[list[str]]:
 
 
 def _another(value: object) -> object:
-    """Another value of the same type; None where there is none that would make sense."""
+    """Return another value of the same type; None if no other value is valid."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -96,7 +96,7 @@ def _another(value: object) -> object:
 
 
 def snapshot(module: nn.Module) -> dict[str, tuple[Any, object]]:
-    """What a module is made of, by name: each object, and what would change within it."""
+    """Return the objects of a module by name, each with a copy of its mutable content."""
     seen: dict[str, tuple[Any, object]] = {}
     for path, part in module.named_modules():
         for name, value in vars(part).items():
@@ -112,7 +112,7 @@ def snapshot(module: nn.Module) -> dict[str, tuple[Any, object]]:
 def differing(
     before: dict[str, tuple[Any, object]], after: dict[str, tuple[Any, object]]
 ) -> list[str]:
-    """The names of what differs between two snapshots."""
+    """Return the names of the objects that differ between two snapshots."""
     return [
         name
         for name in before | after
@@ -124,7 +124,7 @@ def differing(
 
 
 def shared(one: nn.Module, other: nn.Module) -> list[str]:
-    """The names of what two modules both hold and could change: modules, tensors, lists."""
+    """Return the names of mutable objects (modules, tensors, lists) that two modules share."""
     ours = {id(value) for _, value in _changeable(one)}
     return [name for name, value in _changeable(other) if id(value) in ours]
 

@@ -1,4 +1,4 @@
-"""Comparing a layer with what came back: what it is, and all that a run of it gives."""
+"""Comparison of a layer with the rebuilt one: features, outputs and state after a run."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _FEATURES: dict[str, Callable[[nn.Module], object]] = {
 
 _MODES = ("evaluating", "training")
 _ADVICE = (
-    "what decides about it, beside the weights, must be an attribute, and must be given back to "
-    "the constructor"
+    "each argument that decides about it must be an attribute of the IR, and ir_to_torch must pass "
+    "it to the constructor"
 )
 
 
 def compare_features(module: nn.Module, rebuilt: nn.Module, case: Case, variant: str) -> None:
-    """Compare what two modules are: their class, mode, parameters and buffers.
+    """Compare the classes, modes, parameters and buffers of two modules.
 
     Raises:
         AssertionError: they differ.
@@ -43,18 +43,18 @@ def compare_features(module: nn.Module, rebuilt: nn.Module, case: Case, variant:
             was = now if what == "repr" else case.rebuilt
         expect(
             was == now,
-            f"{variant}: its {what} was {was}, and is {now}; carry over what decides about it, or "
-            "decline",
+            f"{variant}: its {what} was {was}, and is {now}; keep in the IR what decides about it, "
+            "or decline",
         )
 
 
 def compare_runs(
     module: nn.Module, rebuilt: nn.Module, case: Case, what: str, modes: Sequence[str] = _MODES
 ) -> None:
-    """Compare what two modules give and leave behind, twice, in some modes.
+    """Compare the outputs, gradients and state of two modules, in two runs for each mode.
 
     Raises:
-        AssertionError: they differ in a bit.
+        AssertionError: a bit differs.
     """
     dtypes = {tensor.dtype for tensor in module.state_dict().values()}
     dtype = torch.float64 if torch.float64 in dtypes else torch.float32
@@ -68,7 +68,7 @@ def compare_runs(
             _run(each.train(mode == "training"), inputs, case.kwargs) for each in (module, rebuilt)
         )
         same = was.keys() == now.keys()
-        expect(same, f"{what}, {mode}: a run gave {list(was)} and now gives {list(now)}; {_ADVICE}")
+        expect(same, f"{what}, {mode}: a run returned {list(was)}, and now {list(now)}; {_ADVICE}")
         changed = [name for name in was if not bitwise_equal(was[name], now[name], strides=False)]
         expect(not changed, f"{what}, {mode}: other bits in {', '.join(changed)}; {_ADVICE}")
 
@@ -76,16 +76,16 @@ def compare_runs(
 def _run(
     module: nn.Module, inputs: Sequence[torch.Tensor], kwargs: Mapping[str, Any]
 ) -> dict[str, torch.Tensor]:
-    """What a call gives and leaves behind, by name."""
+    """Return the outputs, gradients and state after a call, by name."""
     given = [tensor.clone().requires_grad_(tensor.is_floating_point()) for tensor in inputs]
     module.zero_grad()
     with torch.random.fork_rng(devices=[]):
-        # Not that of all devices, which takes longer than the run.
+        # Seed the CPU only: seeding all devices takes longer than the run.
         torch.default_generator.manual_seed(0)
-        # Copies, because a layer may work in place, and may not on what wants a gradient.
+        # Pass copies: an in-place layer may not change a leaf that requires a gradient.
         outputs = pytree.tree_leaves(module(*[tensor.clone() for tensor in given], **kwargs))
         differentiable = [output for output in outputs if output.requires_grad]
-        # Not ones: the sum over a normalised output has no gradient.
+        # Use random output gradients: with ones, a normalised output has no gradient.
         torch.autograd.backward(differentiable, [torch.randn_like(each) for each in differentiable])
     sources = [(f"input {index}", tensor) for index, tensor in enumerate(given)]
     sources += module.named_parameters()

@@ -1,4 +1,4 @@
-"""Whether a distribution is the one that answers."""
+"""A check that a distribution answers for a module."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from layergraph_tools.testing.cases import expect
 
 
 def expect_answers_of(distribution: str, module: nn.Module) -> None:
-    """Ask who answers for a module, with all that is installed.
+    """Check that a distribution answers for a module, among all installed plugins.
 
     Args:
-        distribution: its name. In each direction that it has handlers for, it has to answer, or to
-            wrap what others answer.
+        distribution: the name of the distribution. In each direction for which it has handlers, one
+            of them must answer or wrap the answer.
         module: the module.
 
     Raises:
-        AssertionError: it does not answer, is not installed or is left out.
+        AssertionError: the distribution does not answer, is not installed or was skipped.
     """
     name = normalised(distribution)
     hooks = _hooks_of(name)
@@ -33,14 +33,14 @@ def expect_answers_of(distribution: str, module: nn.Module) -> None:
         said = "\n".join(chain.lines())
         expect(
             _is_in(name, chain),
-            f"{name} does not answer: see that it does not decline, that no other plugin comes "
-            "before it (@hookimpl(tryfirst=True) puts it before those without a mark), or leave "
-            f"out the hook:\n{said}",
+            f"{name} does not answer: check that it does not decline, and that no other plugin "
+            "comes before it (@hookimpl(tryfirst=True) puts it before those without a mark), or "
+            f"remove the hook:\n{said}",
         )
 
 
 def _hooks_of(name: str) -> set[str]:
-    """The hooks that a distribution implements."""
+    """Return the hooks that a distribution implements."""
     found = discovered()
     for left_out in found.left_out:
         expect(left_out.distribution != name, str(left_out))
@@ -48,7 +48,7 @@ def _hooks_of(name: str) -> set[str]:
     there = ", ".join(sorted({each.distribution for each in found.plugins}))
     expect(
         bool(plugins),
-        f"no plugin of {name} is installed; install it, as with pip install --editable, and see "
+        f"no plugin of {name} is installed; install it, as with pip install --editable, and check "
         f"that its pyproject.toml has an entry point in the group layergraph; there are {there}",
     )
     return {each.hook for plugin in plugins for each in plugin.hooks}

@@ -1,4 +1,4 @@
-"""The checks that a plugin's layers go through."""
+"""The checks of a plugin's layers."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from layergraph_tools.testing.precedence import expect_answers_of
 
 
 class LayerTests:
-    """Checks of a plugin's layers, to be subclassed.
+    """Base class of the tests of a plugin's layers.
 
-    Every method named ``check_…`` becomes one test for each case; a subclass may add its own.
+    Every method named ``check_…`` becomes one test for each case; a subclass may add more.
 
     Attributes:
-        distribution: the name of the plugin's distribution, which has to be installed: for each
-            case it has to answer. Empty for handlers that are no plugin's.
+        distribution: the name of the plugin's distribution. It must be installed, and must answer
+            for each case. Empty for handlers outside a plugin.
         cases: the cases by name.
-        classes: the classes that the plugin is for: each must have a case.
-        derived: attributes of the layers that follow from others, or do not matter, so that they
-            need not come back where somebody sets them.
+        classes: the classes that the plugin handles: each must have a case.
+        derived: attributes of the layers that follow from others or have no effect. If a user sets
+            one, the rebuilt layer need not have that value.
     """
 
     distribution: ClassVar[str] = ""
@@ -50,7 +50,7 @@ class LayerTests:
                 setattr(cls, f"test_{check.removeprefix('check_')}[{name}]", _test(check, case))
 
     def test_every_class_has_a_case(self) -> None:
-        """There are cases, and none of the classes was forgotten."""
+        """Check that there are cases, and one for each class."""
         made = [case for case in self.cases.values() if case.skip is None]
         forgotten = set(self.classes) - {type(case.make()) for case in made}
         expect(bool(self.cases), "there are no cases; list some in `cases`")
@@ -58,32 +58,32 @@ class LayerTests:
         expect(not forgotten, f"there is no case for {', '.join(named)}; add one for each")
 
     def check_leaf(self, case: Case) -> None:
-        """It is one leaf of its type with plain values, which comes back from a dict."""
+        """Check that the layer is one leaf with plain values, and survives the dict form."""
         module = case.make()
         ir = to_ir(module)
         leaf, kind = ir[ir.root], case.kind_of(module)
         expect(
             leaf.type == kind,
-            f"its type is {leaf.type!r}, not {kind!r}: the handler did not answer, or names the "
-            "type otherwise; layergraph.explain tells who answers, and `kind` in the case names "
-            "another type",
+            f"its type is {leaf.type!r}, not {kind!r}: the handler did not answer, or returns "
+            "another type; layergraph.explain shows which handler answers, and `kind` in the case "
+            "sets the expected type",
         )
         expect(
             len(ir) == 1 and not leaf.nodes and leaf.children is None,
-            f"it is no leaf; the handler must leave out nodes and children:\n{ir}",
+            f"it is not a leaf; the handler must leave out nodes and children:\n{ir}",
         )
         expect(not find_problems(ir), f"it breaks rules of the IR: {find_problems(ir)}")
         expect(
             Ir.from_dict(ir.to_dict()) == ir,
-            f"its dict means something else; use values that compare as equal: {ir.to_dict()}",
+            f"the IR of its dict form differs; use values that compare as equal: {ir.to_dict()}",
         )
 
     def check_attributes(self, case: Case) -> None:
-        """Its attributes are what it was made with, and nothing that passes."""
+        """Check that attributes depend on the constructor alone, not on weights, mode or dtype."""
         module = case.scrambled()
         said = to_ir(module)[ROOT].data
         others: dict[str, Callable[[], nn.Module]] = {
-            "it is asked about it again": lambda: module,
+            "the handler is called again": lambda: module,
             "it has other weights": case.scrambled,
             "it is in eval mode": module.eval,
             "it is of float64": module.double,
@@ -94,17 +94,18 @@ class LayerTests:
             now = None if answer is None else answer.data
             expect(
                 repr(now) == repr(said),
-                f"the attributes are {said}, but when {when} {now}; say only what the constructor "
-                "was given, and decide only by that: the core keeps weights, modes and dtypes",
+                f"the attributes are {said}, but when {when} {now}; return only the arguments of "
+                "the constructor, and decide only by these: the core keeps weights, modes and "
+                "dtypes",
             )
 
     def check_left_alone(self, case: Case) -> None:
-        """Neither direction changes what it is given, or torch's random numbers."""
+        """Check that neither direction changes its argument or torch's random state."""
         module = case.make()
         common = shared(module, case.make())
         expect(
             not common,
-            f"two modules of the case share {', '.join(common)}; `make` must make all of it new",
+            f"two modules of the case share {', '.join(common)}; `make` must create new objects",
         )
         before, state = snapshot(module), torch.get_rng_state()
         ir = to_ir(module)
@@ -121,24 +122,24 @@ class LayerTests:
         common = [*shared(module, one), *shared(one, to_torch(ir))]
         expect(
             not common,
-            f"two modules share {', '.join(common)}; ir_to_torch must make all of it new at each "
-            "call, and must not keep what it was given",
+            f"two modules share {', '.join(common)}; ir_to_torch must create new objects at each "
+            "call, and must not keep its arguments",
         )
 
     def check_rebuilt(self, case: Case) -> None:
-        """It comes back of the same class, with the same state."""
+        """Check that the rebuilt layer has the same class and state."""
         for variant, change in VARIANTS.items():
             module = change(case.scrambled())
             compare_features(module, to_torch(to_ir(module), module.state_dict()), case, variant)
 
     def check_behaviour(self, case: Case) -> None:
-        """It comes back computing the same, bit for bit."""
+        """Check that the rebuilt layer computes the same, bit for bit."""
         for variant in ("as made", "in float64"):
             module = VARIANTS[variant](case.scrambled())
             compare_runs(module, to_torch(to_ir(module), module.state_dict()), case, variant)
 
     def check_file(self, case: Case) -> None:
-        """It comes back from files: the same IR, state and outputs."""
+        """Check that files return the same IR, state and outputs."""
         module = case.scrambled().eval()
         ir = to_ir(module)
         with tempfile.TemporaryDirectory() as folder:
@@ -149,31 +150,31 @@ class LayerTests:
                 loaded = load(path)
                 expect(
                     loaded == ir,
-                    f"from a {path.suffix} it comes back as another IR; use values that compare as "
+                    f"a {path.suffix} file returns another IR; use values that compare as "
                     f"equal:\n{ir}\nbecame\n{loaded}",
                 )
-            # Its weights are the file itself, which some systems do not delete while it is used.
+            # Its weights are mapped from the file, which some systems do not delete while in use.
             rebuilt = load_model(binary)
             compare_features(module, rebuilt, case, "from a file")
             compare_runs(module, rebuilt, case, "from a file", modes=["evaluating"])
             del rebuilt
 
     def check_in_sequential(self, case: Case) -> None:
-        """Inside a model it is the same layer, and comes back so."""
+        """Check that the layer converts in a Sequential as it does alone."""
         model = nn.Sequential(case.scrambled())
         ir, alone = to_ir(model), to_ir(model[0])
         same = ir.get("0") == replace(alone[alone.root], name="0")
         expect(
             same,
-            f"alone it is\n{alone}\nbut in a Sequential\n{ir}\nthe handler must look at nothing "
-            "but the module",
+            f"alone it is\n{alone}\nbut in a Sequential\n{ir}\nthe handler must read nothing but "
+            "the module",
         )
         if len(case.inputs) == 1 and not case.kwargs:  # Sequential takes no more
             rebuilt = to_torch(ir, model.state_dict())
             compare_runs(model, rebuilt, case, "in a Sequential", modes=["training"])
 
     def check_exact_class(self, case: Case) -> None:
-        """What is almost the layer is not taken for it."""
+        """Check that the handler declines a subclass, and a layer with a hook."""
         inherited, hooked = case.make(), case.make()
         kind, cls = case.kind_of(inherited), type(inherited)
         inherited.__class__ = type(f"Own{cls.__name__}", (cls,), {})
@@ -181,25 +182,25 @@ class LayerTests:
         for what, module in {"a subclass": inherited, "one with a hook": hooked}.items():
             try:
                 ir = to_ir(module)
-            except CaptureError:  # it was traced through, which can need inputs
+            except CaptureError:  # it was traced through, and this one needs example inputs
                 continue
             expect(
                 ir[ir.root].type != kind,
-                f"{what} was taken for the layer, and may compute something else; answer only "
-                f"where `type(module) is {cls.__name__}`",
+                f"the handler answers for {what}, which may compute something else; answer only "
+                f"if `type(module) is {cls.__name__}`",
             )
 
     def check_precedence(self, case: Case) -> None:
-        """It is this distribution that answers, or wraps what others answer."""
+        """Check that this distribution answers, or wraps the answer."""
         if self.distribution:
             expect_answers_of(self.distribution, case.make())
 
     def check_changed(self, case: Case) -> None:
-        """What is done to it after it was made comes back, or it is not taken for the layer."""
+        """Check that a change after construction is kept, or that the handler declines."""
         module = case.make()
         for change in changes(module, but=self.derived):
             try:
-                with warnings.catch_warnings(action="ignore"):  # of what nobody would make
+                with warnings.catch_warnings(action="ignore"):  # the layer is odd on purpose
                     answer = _asked(module)
                     if answer is None:
                         continue
@@ -208,12 +209,12 @@ class LayerTests:
                 continue
             expect(
                 change.is_in(rebuilt),
-                f"with {change.what} after it was made, it was taken for the layer, and that was "
-                f"lost; {change.advice}",
+                f"the handler answers for a layer with {change.what} after construction, and the "
+                f"rebuilt layer lacks that change; {change.advice}",
             )
 
     def check_damaged(self, case: Case) -> None:
-        """Without a required attribute, or with an unknown one, it is refused."""
+        """Check that the build refuses a missing required attribute, and an unknown one."""
         module = case.make()
         leaf = to_ir(module)[ROOT]
         damaged = {"with an unknown attribute": leaf.data | {"no_such_attribute": 0}}
@@ -226,9 +227,8 @@ class LayerTests:
             except LayergraphError:
                 continue
             raise AssertionError(
-                f"{what}, it was built all the same, as {built}; ir_to_torch must refuse "
-                "attributes that it does not know, and have no defaults where the constructor has "
-                "none"
+                f"{what}, the layer was built nevertheless, as {built}; ir_to_torch must refuse "
+                "unknown attributes, and must not have a default if the constructor has none"
             )
 
 
@@ -242,6 +242,6 @@ def _test(check: str, case: Case) -> Callable[[LayerTests], None]:
 
 
 def _asked(module: nn.Module) -> Implementation | None:
-    """What the handlers say of a module: it is not traced through, which takes its time."""
+    """Return the handlers' answer for a module, without tracing it, which would take longer."""
     answer: Implementation | None = default_torch2ir().hooks.ask.torch_to_ir(module=module)
     return answer if answer is None or answer.children is None else None

@@ -1,4 +1,4 @@
-"""The round trip of a model, and a comparison of everything that can be observed of it."""
+"""The round trip of a model through the IR, and a comparison of everything observable."""
 
 from layergraph_tools.verification.api import verify
 from layergraph_tools.verification.report import Check, Report, Status

@@ -1,4 +1,4 @@
-"""The public function: run every check of a table, and report the outcomes."""
+"""``verify``: runs every check of a table, and reports the outcomes."""
 
 from __future__ import annotations
 
@@ -56,27 +56,28 @@ def verify(
 ) -> Report:
     """Convert a model to an IR and back, and compare the two models.
 
-    The checks run a copy of the model, and the rebuilt model with equal seeds. They leave the model
+    The checks run a copy of the model and the rebuilt model with equal seeds. They leave the model
     itself, the inputs and torch's random state unchanged.
 
     Args:
-        model: the model, in either mode, on any device. A model in wrappers, such as that of
-            ``torch.compile`` or ``fully_shard``, is compared without them. Then it is called as it
-            is, in evaluation mode. If its tensors are split over processes, all have to call
-            ``verify``, with equal inputs.
+        model: the model, in either mode, on any device. A model in wrappers, such as those of
+            ``torch.compile`` or ``fully_shard``, is compared without the wrappers; one more check
+            calls it with its wrappers, in evaluation mode. If its tensors are split over processes,
+            all processes must call ``verify``, with equal inputs.
         args: the positional arguments of a call. :func:`layergraph.to_ir` captures the model with
-            them. Other inputs are drawn like them: floats with their mean and standard deviation,
-            integers from their values.
-        kwargs: the named arguments of that call. If both are None, the model is captured without
+            these. Other inputs are random: floats with the same mean and standard deviation,
+            integers from the given values.
+        kwargs: the keyword arguments of that call. If both are None, the model is captured without
             inputs and never runs.
-        values: as for :func:`layergraph.to_ir`, how to capture a branch on a number in a tensor.
-            With ``"assume"``, inputs that take the other branch are refused, which is no failure.
+        values: how to capture a branch on a number in a tensor, as for :func:`layergraph.to_ir`.
+            With ``"assume"``, the rebuilt model refuses inputs that take the other branch; that
+            counts as ``refused``, not as ``failed``.
 
     Returns:
-        A report. It lists the failures; the function raises nothing for them.
+        A report. It lists the failures; the function raises no error for a failed check.
 
     Raises:
-        ArgumentError: ``args`` is no tuple or ``kwargs`` is no mapping.
+        ArgumentError: ``args`` is not a tuple or ``kwargs`` is not a mapping.
 
     Example:
         >>> import layergraph as lg, torch
@@ -89,10 +90,10 @@ def verify(
     for name, given, kind in (("args", args, tuple | list), ("kwargs", kwargs, Mapping)):
         if given is not None and not isinstance(given, kind):
             wanted = "a tuple of the positional arguments, as in (x,)"
-            wanted = wanted if name == "args" else "a dict of the named arguments"
+            wanted = wanted if name == "args" else "a dict of the keyword arguments"
             raise ArgumentError(f"{name} is a {type(given).__name__}; give {wanted}")
     inputs = None if args is None and kwargs is None else (tuple(args or ()), dict(kwargs or {}))
-    # state_dict() may be overridden and raise, so these are read directly.
+    # state_dict() may be overridden and raise, so read parameters and buffers directly.
     is_module = isinstance(model, nn.Module)
     state = [*model.parameters(), *model.buffers()] if is_module else []
     devices = {each.device.index for each in tensors_of([inputs, state]) if each.is_cuda}
@@ -110,11 +111,11 @@ def verify(
 
 
 def _plain(model: Any, unwrapping: ExitStack) -> PlainModel:
-    """Return the model without its wrappers, which are put back when the stack is closed."""
+    """Return the model without its wrappers. Closing the stack puts them back."""
     hooks = default_torch2ir().hooks
     try:
         return unwrapping.enter_context(unwrapped(hooks, model, needs_numbers=True))
-    except LayergraphError:  # the capture raises it too, and the report says it
+    except LayergraphError:  # the capture raises it again, and the report shows it then
         return PlainModel(model)
 
 

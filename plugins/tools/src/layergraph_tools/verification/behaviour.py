@@ -36,7 +36,7 @@ from layergraph_tools.verification.surroundings import (
 
 
 def given_inputs(trip: RoundTrip) -> str:
-    """Compare on the given inputs; the original has to accept them."""
+    """Compare on the given inputs. The original must accept them."""
     inputs = trip.given()
     _, rebuilt = trip.both()
     with variables_read(trip.variables):
@@ -47,7 +47,7 @@ def given_inputs(trip: RoundTrip) -> str:
     try:
         now = rebuilt.seen(inputs, call.seed)
     except AssumptionError as error:
-        raise DifferenceError(f"for what it was captured with: {described(error)}") from error
+        raise DifferenceError(f"for the inputs of the capture: {described(error)}") from error
     trip.passed["given inputs"] = compare(was, now)
     return trip.passed["given inputs"]
 
@@ -69,7 +69,7 @@ def through_a_file(trip: RoundTrip) -> str:
         loaded = Subject(load_model(path, device=trip.device), trip.model, trip.devices)
         compared = compare(_state(trip.model), dict(loaded.state()), exact=True)
         compare_descriptions(original.state(), loaded.state())
-        # The addresses of weights decide how the kernels for one row round.
+        # The alignment of a weight decides how the kernel for an input of one row rounds.
         _compare_places(original.state(), loaded.state())
         call = trip.last
         if call is None or isinstance(call.seen, Exception):
@@ -85,9 +85,9 @@ def captured_without_inputs(trip: RoundTrip) -> str:
     try:
         ir = trip.trace()
     except LayergraphError as error:
-        raise SkippedError(f"it cannot be: {described(error)}") from error
+        raise SkippedError(f"that capture fails: {described(error)}") from error
     if ir == trip.captured():
-        return "it is the same"
+        return "it is the same IR"
     call = trip.last
     if call is None or isinstance(call.seen, Exception):
         raise SkippedError("the original refuses the inputs")
@@ -99,7 +99,7 @@ def called_again(trip: RoundTrip) -> str:
     """Compare the second of two calls in a row."""
     inputs = trip.given()
     if "given inputs" in trip.passed:
-        # A second call with fresh inputs makes two checks in one, as long as it passes.
+        # Use fresh inputs for the second call: if it passes, two checks are done in one.
         with suppress(Exception):
             fresh = changed(inputs, trip.draw)
             trip.passed["fresh inputs"] = trip.compare_calls(fresh, goes_on=True)
@@ -120,7 +120,7 @@ def another_batch_size(trip: RoundTrip) -> str:
     sizes = Counter(tensor.shape[0] for tensor in tensors_of(inputs) if tensor.ndim)
     if not sizes:
         raise SkippedError("no input has a size")
-    # The most frequent first size is taken for the batch size.
+    # Take the most frequent first size for the batch size.
     size = sizes.most_common(1)[0][0]
 
     def doubled(tensor: torch.Tensor) -> torch.Tensor:
@@ -136,7 +136,7 @@ def evaluation(trip: RoundTrip) -> str:
     """Compare in evaluation mode."""
     inputs = trip.given()
     both = trip.both()
-    # A model in evaluation mode has been called in it already.
+    # If the model is in evaluation mode, an earlier check has called it in that mode.
     is_known = "given inputs" in trip.passed and all(each.is_in(False) for each in both)
     if is_known and not both[0].switches():
         return trip.passed["given inputs"]
@@ -171,12 +171,12 @@ def other_environment(trip: RoundTrip) -> str:
 def in_wrappers(model: object, trip: RoundTrip) -> str:
     """Compare the outputs in evaluation mode with those of the model in its wrappers.
 
-    Wrappers may compute in another order, so that the last bits of numbers may differ.
+    Wrappers may compute in another order, so the comparison allows rounding errors.
     """
     inputs = trip.given()
     _, rebuilt = trip.both()
     if not isinstance(model, nn.Module):
-        raise SkippedError(f"a {type(model).__name__} cannot be called alone")
+        raise SkippedError(f"one process alone cannot call a {type(model).__name__}")
     rebuilt.reset()
     number = trip.seed()
     was, now = (
@@ -187,9 +187,10 @@ def in_wrappers(model: object, trip: RoundTrip) -> str:
 
 
 def _in_each(trip: RoundTrip, surroundings: Mapping[str, Surroundings]) -> str:
-    """Compare in other surroundings: in all at once, and one by one if that does not pass.
+    """Compare in several surroundings at once; if that does not pass, in each of them.
 
-    A difference counts most, then a refusal.
+    If some of the single comparisons pass, others fail and others are refused, the check fails;
+    without a failure, it is refused.
     """
     inputs = trip.given()
     with suppress(Exception):
@@ -214,17 +215,17 @@ def _in_each(trip: RoundTrip, surroundings: Mapping[str, Surroundings]) -> str:
 
 
 def _on_other_inputs(trip: RoundTrip, inputs: Inputs) -> str:
-    """Compare on inputs that were not given; if the original refuses them, the others have to."""
+    """Compare on other inputs. If the original refuses them, the rebuilt models must, too."""
     try:
         return trip.compare_calls(inputs)
     except SkippedError as refusal:
         _, rebuilt = trip.both()
         subjects: dict[str, Callable[[], Subject]] = {"the rebuilt model": lambda: rebuilt}
         if trip.without is not None:
-            subjects["that of a capture without inputs"] = partial(trip.build, trip.without)
+            subjects["the model of a capture without inputs"] = partial(trip.build, trip.without)
         for name, subject in subjects.items():
             if trip.accepts(subject(), inputs):
-                raise DifferenceError(f"{refusal}; {name} takes it") from None
+                raise DifferenceError(f"{refusal}; {name} accepts them") from None
         raise
 
 
@@ -234,8 +235,8 @@ def _state(module: nn.Module) -> dict[str, object]:
 
 
 def _compare_places(was: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> None:
-    """Raise if a tensor begins at an address that kernels are not prepared for."""
+    """Raise if a tensor is not aligned to 64 bytes although the original is."""
     for key, tensor in now.items():
         begins = [place[1] % 64 for each in (was[key], tensor) if (place := extent(each))]
         if begins[:1] == [0] and any(begins):
-            raise DifferenceError(f"{key} lies at an address that is no multiple of 64")
+            raise DifferenceError(f"the address of {key} is not a multiple of 64")

@@ -1,4 +1,4 @@
-"""Results and side effects of a call, named piece by piece, and compared to the bit."""
+"""Comparison of the results and side effects of a call, name by name and bit for bit."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from layergraph.tensors.memory import same_bytes
 
 
 class DifferenceError(Exception):
-    """Two things that are compared are not the same."""
+    """The two models differ."""
 
 
 def told(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The items and classes of a nested structure, by name."""
+    """Yield the leaves of a nested structure, and the class of each container, by name."""
     kind = type(value)
     if isinstance(value, Mapping):
         parts = {f"{name}[{key!r}]": each for key, each in value.items()}
@@ -41,21 +41,21 @@ def told(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def some(names: list[str]) -> str:
-    """The first of some names."""
+    """Return the first names of a list as text, and the number of the others."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return (", ".join(names[:3]) or "none") + more
 
 
 def compare(was: Mapping[str, object], now: Mapping[str, object], *, exact: bool = False) -> str:
-    """Compare what is under each name; give a summary.
+    """Compare the values of two models by name, and return a summary.
 
     Args:
-        was: of the original.
-        now: of the other model.
-        exact: whether all bits count, also those of a nan, which come out of computing by chance.
+        was: the values of the original.
+        now: the values of the other model.
+        exact: whether to compare the bits of nans too. Those of a computed nan are arbitrary.
 
     Raises:
-        DifferenceError: they differ; it says where first, and how.
+        DifferenceError: two values differ; the message describes the first difference.
     """
     for name, one in was.items():
         if name not in now:
@@ -71,10 +71,10 @@ def compare(was: Mapping[str, object], now: Mapping[str, object], *, exact: bool
 
 
 def compare_closely(was: Mapping[str, object], now: Mapping[str, object]) -> str:
-    """Compare what is under each name, with the tolerances of :func:`torch.testing.assert_close`.
+    """Compare values by name, with the tolerances of :func:`torch.testing.assert_close`.
 
     Raises:
-        DifferenceError: they differ.
+        DifferenceError: two values differ by more than that.
     """
     was = {name: _whole(each) for name, each in was.items()}
     try:
@@ -96,15 +96,15 @@ def compare_closely(was: Mapping[str, object], now: Mapping[str, object]) -> str
 
 
 def _whole(value: object) -> object:
-    gather = getattr(value, "full_tensor", None)  # of a DTensor
+    gather = getattr(value, "full_tensor", None)  # the method of a DTensor
     return value if gather is None else gather()
 
 
 def difference(was: object, now: object, *, exact: bool = False) -> str:
-    """The difference of two values; empty if there is none."""
+    """Describe the difference of two values; empty if there is none."""
     if not isinstance(was, torch.Tensor) or not isinstance(now, torch.Tensor):
         same = type(was) is type(now) and (
-            # As text, nan is nan and -0.0 is not 0.0.
+            # Compare texts: they are equal for two nans, and differ for -0.0 and 0.0.
             repr(was) == repr(now) if isinstance(was, float | complex) else bool(was == now)
         )
         return "" if same else f"it was {named(was)}, and is {named(now)}"
@@ -140,7 +140,7 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _comparable(tensor: torch.Tensor) -> torch.Tensor:
-    """The numbers of a tensor, as ones that can be compared; exactly these."""
+    """Return a tensor in a form that ``!=`` compares: dense, on the CPU, without rounding."""
     plain = tensor.detach().to_dense().cpu()
     if plain.is_complex():
         plain = torch.view_as_real(plain.resolve_conj())
@@ -148,7 +148,7 @@ def _comparable(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def named(value: object) -> str:
-    """A value in short."""
+    """Describe a value briefly."""
     if isinstance(value, torch.Tensor):
         return f"a tensor of {value.dtype} and shape {tuple(value.shape)}"
     return repr(value) if isinstance(value, bool | int | float | str | None) else f"{value!r:.60}"

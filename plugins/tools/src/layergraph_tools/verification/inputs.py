@@ -1,4 +1,4 @@
-"""The inputs of a verification: copies of the given ones, and others like them."""
+"""The inputs of a verification: copies of the given inputs, and random ones like them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def tensors_of(value: Any) -> list[torch.Tensor]:
-    """The tensors in nested containers."""
+    """Return the tensors in nested containers."""
     return [each for each in pytree.tree_leaves(value) if isinstance(each, torch.Tensor)]
 
 
 def copied(inputs: Inputs) -> Inputs:
-    """Copies of inputs, which a model may work on in place."""
+    """Return copies of inputs, which a model may change in place."""
 
     def one(value: Any) -> Any:
         if not isinstance(value, torch.Tensor):
@@ -34,14 +34,14 @@ def copied(inputs: Inputs) -> Inputs:
 def changed(
     inputs: Inputs, change: Callable[[torch.Tensor], torch.Tensor], *, packed: bool = True
 ) -> Inputs:
-    """Inputs with other tensors.
+    """Return inputs with other tensors.
 
-    The sizes in a packed sequence say how its steps lie, so that they stay as they are.
+    The batch sizes of a packed sequence stay the same, because they describe its layout.
 
     Args:
         inputs: the inputs.
-        change: gives another tensor for each.
-        packed: whether to change the steps of packed sequences.
+        change: returns a new tensor for each tensor.
+        packed: whether to change the data of packed sequences.
     """
 
     def one(value: Any) -> Any:
@@ -56,7 +56,7 @@ def changed(
 
 
 def drawn(given: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """A tensor like the given one, with other numbers."""
+    """Return a random tensor with the shape, dtype and device of the given one."""
     plain = given.detach().cpu()
     if not plain.numel():
         made = plain

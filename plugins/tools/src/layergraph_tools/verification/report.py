@@ -1,4 +1,4 @@
-"""The outcome of a verification: one entry for each check."""
+"""The report of a verification: one entry for each check."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ class Check:
 
     Attributes:
         name: the name of the check.
-        status: ``passed``; ``failed``; ``refused``, if the rebuilt model raises an error that says
-            that it was not captured for this; or ``skipped``, if there is nothing to compare.
-        detail: where the two models differ and by how much, or the reason of a refusal or a skip.
+        status: ``passed``; ``failed``; ``refused``, if a guard of the rebuilt model raises an error
+            for a call unlike that of the capture; or ``skipped``, if there is nothing to compare.
+        detail: a summary; where the two models differ and by how much; or the reason of a refusal
+            or a skip.
     """
 
     name: str
@@ -31,7 +32,7 @@ class Check:
 
 @dataclass(eq=False)
 class Report:
-    """The outcomes that :func:`verify` returns; ``str()`` makes a table of them.
+    """The outcomes of all checks of :func:`verify`; ``str()`` shows them as a table.
 
     Attributes:
         checks: one entry for each check, in the order in which the checks ran.
@@ -49,7 +50,7 @@ class Report:
         return not any(check.status == "failed" for check in self.checks)
 
     def __bool__(self) -> bool:
-        raise TypeError("a report is neither true nor false; ask for its .ok")
+        raise TypeError("a report is neither true nor false; use its attribute .ok")
 
     def __str__(self) -> str:
         width = max((len(check.name) for check in self.checks), default=0)

@@ -23,11 +23,11 @@ _FIRST_SEED = 0x5EED_1DEA
 
 
 class SkippedError(Exception):
-    """There is nothing to check."""
+    """A check has nothing to compare."""
 
 
 class Call(NamedTuple):
-    """A call of the original: its inputs, its seed, and all that it shows, or its error."""
+    """A call of the original: its inputs, its seed, and its observations or its error."""
 
     inputs: Inputs
     seed: int
@@ -38,19 +38,19 @@ class RoundTrip:
     """A model, its IR and the model rebuilt from it.
 
     Args:
-        model: the model that the user gave; it is never run.
-        inputs: the inputs that the user gave, if any.
+        model: the user's model; it never runs.
+        inputs: the user's inputs, if any.
         values: as for :func:`layergraph.to_ir`.
-        devices: the numbers of the CUDA devices that the model may draw random numbers on.
+        devices: the numbers of the CUDA devices whose random state the model may use.
 
     Attributes:
-        original: a copy of the model, which is run; None until it was captured.
-        rebuilt: the rebuilt model; None until it was built.
-        ir: the IR; None until the model was captured.
+        original: a copy of the model, which runs instead; None before the capture.
+        rebuilt: the rebuilt model; None before the build.
+        ir: the IR; None before the capture.
         read: the same IR, read from its dict form.
-        passed: details of checks that another check has done already, by name.
+        passed: for each check that passed in the course of another one, its detail.
         last: the last call of the original; its tensors are valid until the next call.
-        without: the IR of a capture without inputs, where that is another one.
+        without: the IR of a capture without inputs; None if it equals ``ir`` or is impossible.
         variables: the names of the environment variables that the model reads.
         device: the device of the rebuilt model; None if the original is on several.
     """
@@ -122,7 +122,7 @@ class RoundTrip:
         return drawn(given, self._generator)
 
     def seed(self) -> int:
-        """Return a seed that no call has had."""
+        """Return a new seed, which no call has used."""
         return next(self._seeds)
 
     def call(self, inputs: Inputs, **how: Any) -> Call:

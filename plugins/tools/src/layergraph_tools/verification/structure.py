@@ -1,4 +1,4 @@
-"""Checks that need no call: the IR, keys, ties, tensors, modes and casts."""
+"""Checks that do not call the models: the IR, keys, ties, tensors, modes and casts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def captured(trip: RoundTrip) -> str:
     """Capture a copy of the model."""
     model = trip.model
     if not isinstance(model, nn.Module):
-        raise DifferenceError(f"{model!r} is no torch.nn.Module")
+        raise DifferenceError(f"{model!r} is not a torch.nn.Module")
     kinds = default_ir2torch().hooks.tensor_kinds
     for key, tensor in (*model.named_parameters(), *model.named_buffers()):
         reason = unsuitable(tensor)
@@ -33,12 +33,12 @@ def captured(trip: RoundTrip) -> str:
         reason = unsuitable(tensor) if is_plain(tensor) else None
         if reason is not None:
             raise DifferenceError(f"an input {reason}")
-    # A call may change the model in ways that cannot be undone, so only a copy is called.
+    # A call may change the model in ways that cannot be undone, so we call only a copy.
     try:
         original = copy.deepcopy(model)
     except Exception as error:
         raise DifferenceError(
-            f"only a copy is run, but there can be none: {described(error)}"
+            f"verify runs a copy of the model, which cannot be copied: {described(error)}"
         ) from error
     trip.original = Subject(original, model, trip.devices)
     trip.ir = trip.capture(trip.original)
@@ -51,7 +51,7 @@ def dict_form(trip: RoundTrip) -> str:
     ir = trip.captured()
     trip.read = Ir.from_dict(ir.to_dict())
     if trip.read != ir:
-        raise DifferenceError("the IR that the dict describes is another one")
+        raise DifferenceError("the IR that was read from the dict form differs")
     return ""
 
 
@@ -89,7 +89,7 @@ def ties(trip: RoundTrip) -> str:
     if lost or made:
         raise DifferenceError(f"lost: {some(lost)}; made: {some(made)}")
     if was:
-        # A build takes long, and one tie shows it for all.
+        # A build takes long, and one tie is enough for this check.
         _refuse_two_values(trip, max(min(was, key=sorted)))
     return f"{len(was)} tensors under several keys" if was else ""
 
@@ -105,7 +105,7 @@ def _refuse_two_values(trip: RoundTrip, key: str) -> None:
         trip.build(trip.captured(), {**state, key: other})
     except LayergraphError:
         return
-    raise DifferenceError(f"another value for {key} than under its other names is taken")
+    raise DifferenceError(f"the build accepts different values for {key} and the keys tied to it")
 
 
 def tensors(trip: RoundTrip) -> str:
@@ -117,7 +117,7 @@ def tensors(trip: RoundTrip) -> str:
 
 
 def own_classes(trip: RoundTrip) -> str:
-    """Look for classes outside of torch that the rebuilt model still needs."""
+    """Check that the rebuilt model needs no classes of the original's code."""
     original, rebuilt = trip.both()
     classes = {type(module) for module in original.module.modules()}
     own = [
@@ -126,7 +126,7 @@ def own_classes(trip: RoundTrip) -> str:
         if type(module) in classes and type(module).__module__.partition(".")[0] != "torch"
     ]
     if own:
-        raise DifferenceError(f"it still needs {some(own)}")
+        raise DifferenceError(f"the rebuilt model still needs {some(own)}")
     return ""
 
 
@@ -134,14 +134,14 @@ def modes(trip: RoundTrip) -> str:
     """Compare the modes of all modules after ``train()`` and ``eval()``."""
     original, rebuilt = trip.both()
     was, now = original.modes(), rebuilt.modes()
-    # A handler may build a layer from other submodules, as long as it computes the same.
+    # A handler may build a layer from other submodules if it computes the same.
     shared = was.keys() & now.keys()
     compare({k: was[k] for k in was if k in shared}, {k: now[k] for k in was if k in shared})
     return f"{len({name.partition(' after ')[0] for name in shared})} modules and tensors"
 
 
 def casts(trip: RoundTrip) -> str:
-    """Compare the tensors' dtypes after the models were cast."""
+    """Compare the tensors' dtypes after casts of the models."""
     original, rebuilt = trip.both()
     try:
         was = original.casts()
@@ -169,7 +169,7 @@ _DESCRIPTIONS: Mapping[str, Callable[[torch.Tensor], object]] = {
 
 
 def compare_descriptions(was: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> None:
-    """Raise if tensors differ in anything but their numbers."""
+    """Raise if tensors differ in dtype, shape or another feature, apart from their values."""
     for key, tensor in was.items():
         for what, describe in _DESCRIPTIONS.items():
             one, other = describe(tensor), describe(now[key])

@@ -1,4 +1,4 @@
-"""One of the models that are compared."""
+"""One of the two models of a comparison."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from layergraph_tools.verification.surroundings import seed, settings_restored, 
 
 
 class Subject:
-    """A model that is as it was at the beginning whenever it is run.
+    """A model that is reset to its first state before each run.
 
     Args:
         module: the model.
-        source: a model with the same state-dict keys, which is not changed.
-        devices: the numbers of the CUDA devices that it may draw random numbers on.
+        source: a model with the same state-dict keys that never runs; resets copy its tensors.
+        devices: the numbers of the CUDA devices whose random state the model may use.
     """
 
     def __init__(self, module: nn.Module, source: nn.Module, devices: Collection[int]) -> None:
@@ -43,12 +43,12 @@ class Subject:
         self._modes = [(each, each.training) for each in module.modules()]
 
     def state(self) -> dict[str, torch.Tensor]:
-        """The tensors of the state dict, themselves."""
+        """Return the tensors of the state dict, not detached."""
         found = self.module.state_dict(keep_vars=True)
         return {key: value for key, value in found.items() if isinstance(value, torch.Tensor)}
 
     def ties(self) -> set[frozenset[str]]:
-        """The keys of each tensor that has several."""
+        """Return the keys of each tensor that has several keys."""
         names: dict[int, set[str]] = {}
         for key, tensor in self.state().items():
             names.setdefault(id(tensor), set()).add(key)
@@ -64,16 +64,19 @@ class Subject:
         goes_on: bool = False,
         within: Callable[[], AbstractContextManager[Any]] | None = None,
     ) -> dict[str, object]:
-        """All that can be seen of a call, by name; of tensors, only until the next call.
+        """Call the model, and return the outputs, gradients and side effects by name.
+
+        The tensors are valid until the next call.
 
         Args:
-            inputs: what it is called with; it is not changed.
+            inputs: the arguments of the call, which stay unchanged.
             number: the seed.
-            training: the mode of all modules, with gradients where that is training; None for the
-                modes that they were given in.
-            calls: how often it is called; the last call is compared.
-            goes_on: whether it is left as the last call left it, before it is called.
-            within: what it is called in; what it keeps of such a call is forgotten.
+            training: the mode of all modules; True also computes gradients. None: the modes in
+                which the user passed them.
+            calls: the number of calls; the result is that of the last one.
+            goes_on: True: keep the state that the last call left. False: reset the model first.
+            within: a context manager to call the model in. Attributes that such a call assigns are
+                restored.
         """
         if not goes_on:
             self.reset()
@@ -90,14 +93,13 @@ class Subject:
             for _ in range(calls):
                 args, kwargs = copied(inputs)
                 outputs = self.module(*args, **kwargs)
-            # Objects of libraries come back in plain containers.
-            # Objects of libraries are compared by what they hold.
+            # Compare objects of libraries by their content, in plain containers.
             outputs = opened(outputs)
             seen = dict(told("output", outputs))
             if training:
                 _backward(seen)
             outside = state(self._devices, before)
-        # A model may work in place on what it is given, too.
+        # A model may also change its inputs in place.
         inside = dict(told("input", opened([args, kwargs])))
         seen.update(inside)
         if training:
@@ -113,10 +115,10 @@ class Subject:
 
     @contextmanager
     def _forgetting(self) -> Iterator[None]:
-        """Put back the attributes that a call assigns, such as tables in another dtype.
+        """Restore the attributes that a call assigns, such as tables in another dtype.
 
-        It is for calls that others went before: what a first call sets up may be in part elsewhere,
-        as hooks are, and half of that would be put back.
+        Use this only after a first call. A first call may also register hooks outside the model,
+        which would stay while the attributes that belong to them are gone.
         """
         own = [vars(each) for each in self.module.modules()]
         held = own + [each[name] for each in own for name in _REGISTERED]
@@ -129,7 +131,7 @@ class Subject:
                 each.update(was)
 
     def modes(self) -> dict[str, object]:
-        """The mode of each module, and what wants gradients, after train() and eval()."""
+        """Return the mode of each module and each requires_grad after train() and eval()."""
         self._reset_modes()
         found: dict[str, object] = {}
         switches = {"train()": self.module.train, "eval()": self.module.eval}
@@ -142,7 +144,7 @@ class Subject:
         return found
 
     def casts(self) -> dict[str, object]:
-        """Each tensor's description after the model was cast, and frozen; tried without memory."""
+        """Return each tensor's dtype and requires_grad after casts, on a copy without memory."""
         found: dict[str, object] = {}
         tried = _to_try(self.module)
         for name, change in _CHANGES.items():
@@ -154,15 +156,15 @@ class Subject:
         return found
 
     def is_in(self, mode: bool) -> bool:
-        """Return whether all modules were given in a mode."""
+        """Return whether the user passed all modules in one mode."""
         return all(was is mode for _, was in self._modes)
 
     def switches(self) -> bool:
-        """Return whether its train() may do more than torch's."""
+        """Return whether a module overrides train() or eval()."""
         return any(overridden(each) & _OF_MODES for each in self.module.modules())
 
     def reset(self) -> None:
-        """Make it what it was at the beginning."""
+        """Restore the first values of all tensors and the first modes, and drop gradients."""
         with torch.no_grad():
             for tensor, start in self._starts:
                 tensor.copy_(start)
@@ -181,7 +183,7 @@ def called_as_it_is(
 
     Args:
         module: the model.
-        inputs: what it is called with; it is not changed.
+        inputs: the arguments of the call, which stay unchanged.
         number: the seed.
         devices: as for :class:`Subject`.
     """
@@ -202,7 +204,7 @@ def called_as_it_is(
 
 _OF_MODES = frozenset({"train", "eval"})
 _REGISTERED = ("_parameters", "_buffers", "_modules")
-# The methods that casts and requires_grad_ are made of.
+# The methods that casts and requires_grad_ call.
 _OF_CASTS = frozenset(
     "_apply bfloat16 double requires_grad_ to parameters named_parameters buffers named_buffers "
     "children named_children modules named_modules".split()
@@ -218,14 +220,14 @@ def _backward(seen: Mapping[str, object]) -> None:
     wanting = [
         each for each in seen.values() if isinstance(each, torch.Tensor) and each.requires_grad
     ]
-    # In a forked process, torch makes its pool of threads again when it is first used. The threads
-    # that compute gradients would do so at the same time, and end the process.
+    # In a forked process, torch recreates its pool of threads on first use. The threads that
+    # compute gradients would do that at the same time, which ends the process. So do it here first.
     torch.set_num_threads(torch.get_num_threads())
     torch.autograd.backward(wanting, [torch.randn_like(each) for each in wanting])
 
 
 def _to_try(module: nn.Module) -> nn.Module:
-    """A copy without memory, to cast; it shares what torch leaves alone then, as graphs."""
+    """Return a copy without memory, to cast. It shares what casts do not change, such as graphs."""
     if any(overridden(each) & _OF_CASTS for each in module.modules()):
         return without_memory(module)
     twins: dict[int, torch.Tensor | None] = {id(None): None}
@@ -233,7 +235,7 @@ def _to_try(module: nn.Module) -> nn.Module:
         twin = without_numbers(tensor)
         is_parameter = isinstance(tensor, nn.Parameter)
         twins[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
-    # It takes longer to copy the graphs of a large model than to build it.
+    # Copying the graphs of a large model would take longer than building it.
     copies: dict[int, Any] = {id(None): None}
     for each in module.modules():
         copies[id(each)] = copied = object.__new__(type(each))

@@ -1,4 +1,4 @@
-"""The surroundings of a model while it runs: random numbers, torch's state, the environment."""
+"""The surroundings of a call: random state, settings of torch, environment variables."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from layergraph.undo import undoing
 
 
 def seed(number: int, devices: Collection[int]) -> None:
-    """Seed all that models draw from.
+    """Seed all random generators that models use.
 
     Args:
         number: the seed.
         devices: the numbers of the CUDA devices that are in use.
     """
-    # Not torch.manual_seed, which seeds other devices too, and those that are not in use yet.
+    # torch.manual_seed would seed all devices, and initialise those that are not in use yet.
     torch.default_generator.manual_seed(number)
     for device in devices:
         torch.cuda.default_generators[device].manual_seed(number)
@@ -38,11 +38,11 @@ def seed(number: int, devices: Collection[int]) -> None:
 
 
 def state(devices: Collection[int], before: list[Any]) -> dict[str, object]:
-    """The state that a call may leave changed, by name.
+    """Return the global state that a call may change, by name.
 
     Args:
         devices: the numbers of the CUDA devices that are in use.
-        before: the settings before the call; those that are as they were are left out.
+        before: the settings before the call; the result lists only those that changed.
     """
     found: dict[str, object] = {
         "torch's random state": torch.default_generator.get_state(),
@@ -52,7 +52,7 @@ def state(devices: Collection[int], before: list[Any]) -> dict[str, object]:
         found[f"the random state of cuda:{device}"] = torch.cuda.get_rng_state(device)
     numpy = sys.modules.get("numpy")
     if numpy is not None:
-        # As text it would take longer than many a model.
+        # Pickle the state: comparing its text would take longer than running a small model.
         found["numpy's random state"] = pickle.dumps(numpy.random.get_state())
     for setting, was, value in zip(settings(), before, snapshot(), strict=True):
         if value != was:
@@ -62,7 +62,7 @@ def state(devices: Collection[int], before: list[Any]) -> dict[str, object]:
 
 @contextmanager
 def settings_restored() -> Iterator[list[Any]]:
-    """Put back the settings of torch, which are given."""
+    """Restore the settings of torch at the end. Yield the settings at the beginning."""
     before = snapshot()
     with undoing(partial(put_back, before)):
         yield before
@@ -70,7 +70,7 @@ def settings_restored() -> Iterator[list[Any]]:
 
 @contextmanager
 def restored(devices: Collection[int]) -> Iterator[None]:
-    """Put back all that a model leaves changed outside of itself.
+    """Restore the random state and the settings of torch, which a call may change.
 
     Args:
         devices: the numbers of the CUDA devices that are in use.
@@ -105,7 +105,7 @@ def _another_default_dtype() -> Iterator[None]:
 
 @contextmanager
 def _other_determinism() -> Iterator[None]:
-    """Deterministic algorithms where there are some, unless they are asked for already."""
+    """Switch deterministic algorithms on, or off if they are on."""
     with settings_restored():
         turned = not torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(turned, warn_only=True)
@@ -114,14 +114,14 @@ def _other_determinism() -> Iterator[None]:
 
 @contextmanager
 def _other_settings() -> Iterator[None]:
-    """All switches of torch the other way round, but for a few; another dtype for autocast."""
+    """Invert all switches of torch except those in _LEFT, and change the dtype of autocast."""
     with settings_restored(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for setting in settings():
             value, is_of_autocast = setting.get(), setting.name.startswith("autocast on")
             if setting.set is None:
                 continue
-            with suppress(Exception):  # not on this machine
+            with suppress(Exception):  # this machine does not support the setting
                 if is_of_autocast and isinstance(value, torch.dtype):
                     setting.set(_LESS_PRECISE[value])
                 elif isinstance(value, bool) and not setting.name.startswith(_LEFT):
@@ -129,8 +129,9 @@ def _other_settings() -> Iterator[None]:
         yield
 
 
-# They are changed on their own; they leave kernels that are much slower, or none; or torch has two
-# names for them, and refuses to tell them by one after they were set by the other.
+# Settings that stay as they are, for one of three reasons: another check changes them alone;
+# without them, kernels are much slower or missing; or torch has two names for one setting, and
+# refuses to read it by one name after it was set by the other.
 _LEFT = (
     *("deterministic algorithms", "grad", "inference mode", "autocast", "cublas allow tf32"),
     *("choice of attention's kernel", "mkldnn", "nnpack"),
@@ -140,7 +141,7 @@ _LESS_PRECISE = {torch.bfloat16: torch.float16, torch.float16: torch.bfloat16}
 
 @contextmanager
 def in_autocast(devices: Collection[int]) -> Iterator[None]:
-    """In autocast, or outside of it if it is on already.
+    """Switch autocast on, or off if it is on.
 
     Args:
         devices: the numbers of the CUDA devices that are in use.
@@ -165,7 +166,7 @@ OTHER_SETTINGS: Mapping[str, Surroundings] = {
 
 @contextmanager
 def within_all(surroundings: Iterable[Surroundings]) -> Iterator[None]:
-    """Be in several surroundings at once."""
+    """Enter several surroundings at once."""
     with ExitStack() as stack:
         for each in surroundings:
             stack.enter_context(each())
@@ -173,7 +174,7 @@ def within_all(surroundings: Iterable[Surroundings]) -> Iterator[None]:
 
 
 class _Noting(UserDict[Any, Any]):
-    """The variables of the environment, which notes those that are read."""
+    """The environment variables; it records which of them are read."""
 
     def __init__(self, variables: Any, read: set[str]) -> None:
         super().__init__()
@@ -186,9 +187,9 @@ class _Noting(UserDict[Any, Any]):
 
 @contextmanager
 def variables_read(read: set[str]) -> Iterator[None]:
-    """Note the names of the variables of the environment that are read."""
+    """Record the names of the environment variables that are read."""
     both: list[Any] = [os.environ, getattr(os, "environb", None)]
-    # A test may have put a dict there.
+    # A test may have replaced os.environ by a dict.
     homes = [each for each in both if hasattr(each, "_data")]
     before = [each._data for each in homes]
 
@@ -204,7 +205,7 @@ def variables_read(read: set[str]) -> Iterator[None]:
 
 @contextmanager
 def other_variables(names: Collection[str]) -> Iterator[None]:
-    """Other numbers in variables of the environment; without one where there was no number."""
+    """Change the digits in environment variables; unset a variable that has none."""
     before = {name: os.environ.get(name) for name in names}
 
     def undo() -> None:
