@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from types import CodeType
@@ -26,6 +27,7 @@ def compares_objects(codes: Iterable[CodeType]) -> str:
     return ""
 
 
+@functools.lru_cache(maxsize=4096)
 def _comparison(code: CodeType) -> int | None:
     """Return the line in which a function compares two local variables by identity."""
     loads, line = 0, code.co_firstlineno
