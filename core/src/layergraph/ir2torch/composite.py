@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import fx, nn
@@ -75,7 +75,7 @@ class Composite(Holder, fx.GraphModule):
         _aliases: dict[str, str]
         _bodies: dict[str, fx.Graph]
     # torch.jit.script compiles all other properties.
-    __jit_unused_properties__: ClassVar = [*fx.GraphModule.__jit_unused_properties__, "_graph"]
+    __jit_unused_properties__ = [*fx.GraphModule.__jit_unused_properties__, "_graph"]  # noqa: RUF012
     # The graph from which the code of the class was made; None if an instance has the graph.
     _source = cast("fx.Graph | None", None)
 
