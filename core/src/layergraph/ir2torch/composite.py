@@ -38,7 +38,10 @@ from layergraph.torch_versions import python_code
 # graph names: a child that no node calls would lose its state-dict keys.
 _REGISTERED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
 _COMPILED = ("_code", "_lineno_map", "_prologue_start")
-_NOT_COPIED = ("_graph", *_COMPILED, "evaluation", "_bodies")
+_NOT_COPIED = (*_COMPILED, "evaluation", "_bodies")
+# The graphs that users have read or set. Not an attribute, because torch.export of torch 2.9 reads
+# the graph during the run, and refuses a module that gets an attribute then.
+_graphs: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
 
 
 @functools.cache
@@ -71,6 +74,8 @@ class Composite(Holder, fx.GraphModule):
         evaluation: Composite | None
         _aliases: dict[str, str]
         _bodies: dict[str, fx.Graph]
+    # torch.jit.script compiles all other properties.
+    __jit_unused_properties__ = [*fx.GraphModule.__jit_unused_properties__, "_graph"]  # noqa: RUF012
     # The graph from which the code of the class was made; None if an instance has the graph.
     _source = cast("fx.Graph | None", None)
 
@@ -100,7 +105,7 @@ class Composite(Holder, fx.GraphModule):
         self._hold(members)
         self.__dict__.update(evaluation=second, _aliases=dict(aliases), _bodies=dict(bodies))
         self._make_findable()
-        type(self)._source = self.__dict__.pop("_graph")
+        type(self)._source = _graphs.pop(self)
         graph.owning_module = None
 
     def alike(self, members: nn.Module) -> Composite:
@@ -144,13 +149,20 @@ class Composite(Holder, fx.GraphModule):
                 if name in self._modules:
                     setattr(cls, name, _Child(name))
 
-    @functools.cached_property
-    def _graph(self) -> fx.Graph:  # type: ignore[override]
-        graph = copy.deepcopy(type(self)._source)
+    @property
+    def _graph(self) -> fx.Graph:
+        graph = _graphs.get(self)
         if graph is None:
-            raise AttributeError("a Composite without a graph")
-        self._refer_back_weakly(graph)
+            graph = copy.deepcopy(type(self)._source)
+            if graph is None:
+                raise AttributeError("a Composite without a graph")
+            self._refer_back_weakly(graph)
+            _graphs[self] = graph
         return graph
+
+    @_graph.setter
+    def _graph(self, graph: fx.Graph) -> None:
+        _graphs[self] = graph
 
     def recompile(self) -> PythonCode:
         """Make the code again, after an edit of the graph."""
@@ -248,7 +260,7 @@ class Composite(Holder, fx.GraphModule):
 
     def _graphs(self) -> list[Any]:
         both = [self] if self.evaluation is None else [self, self.evaluation]
-        return [vars(each).get("_graph", each._source) for each in both]
+        return [_graphs.get(each, each._source) for each in both]
 
 
 def _has_usual_code(graph: fx.Graph) -> bool:

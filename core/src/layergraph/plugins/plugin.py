@@ -109,7 +109,8 @@ class HookImplementation(NamedTuple):
 
     def ask(self, **given: Any) -> Any:
         """Call this implementation alone, with the hook's arguments that it takes."""
-        taken = inspect.signature(self.function).parameters
+        # Hooks that list take nothing, and are asked at each load and save.
+        taken = inspect.signature(self.function).parameters if given else ()
         asked = functools.partial(self.function, **{name: given[name] for name in taken})
         return contained(self.hook, asked, self.owner)()
 

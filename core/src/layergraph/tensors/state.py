@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -247,8 +248,17 @@ def is_channels_last(tensor: torch.Tensor) -> bool:
     format_ = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.ndim)
     if format_ is None or 1 not in tensor.shape or not tensor.is_contiguous(memory_format=format_):
         return False
-    flat = torch.empty(tensor.shape, device="meta")
-    return tensor.stride() == flat.to(memory_format=format_).stride() != flat.stride()
+    flat, last = _strides(tuple(tensor.shape), format_)
+    return tensor.stride() == last != flat
+
+
+@functools.lru_cache(maxsize=1024)
+def _strides(
+    shape: tuple[int, ...], format_: torch.memory_format
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the strides of torch for a shape: of a contiguous tensor, and in another format."""
+    flat = torch.empty(shape, device="meta")
+    return flat.stride(), flat.to(memory_format=format_).stride()
 
 
 def _is_dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:

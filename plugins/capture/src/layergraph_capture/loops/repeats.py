@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from layergraph.ir import Value
 from layergraph.ir.values import parts
 from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, TracedBody, TracedValue
@@ -52,13 +50,20 @@ class Forms:
 
     numbers: tuple[type, ...] = (int,)
     _numbers: dict[object, int] = field(default_factory=dict)
+    # By module call: otherwise each would be described again for every call around it.
+    _known: dict[ModuleCall, int] = field(default_factory=dict)
 
     def of(self, items: Sequence[Item]) -> list[int]:
         """Return the number of each item's form."""
-        return [self._number(self._form(item)) for item in items]
+        return [self._number(item) for item in items]
 
-    def _number(self, form: object) -> int:
-        return self._numbers.setdefault(form, len(self._numbers))
+    def _number(self, item: Item) -> int:
+        known = self._known.get(item) if isinstance(item, ModuleCall) else None
+        if known is None:
+            known = self._numbers.setdefault(self._form(item), len(self._numbers))
+            if isinstance(item, ModuleCall):
+                self._known[item] = known
+        return known
 
     def _form(self, item: Item) -> object:
         given = (
@@ -108,27 +113,34 @@ def repeats(forms: Sequence[int]) -> tuple[Repeat, ...]:
     Args:
         forms: the sequence.
     """
-    return tuple(_repeats(torch.tensor(forms, dtype=torch.int64), 0))
+    return tuple(_repeats(forms, 0))
 
 
-def _repeats(forms: torch.Tensor, offset: int) -> Iterator[Repeat]:
+def _repeats(forms: Sequence[int], offset: int) -> Iterator[Repeat]:
     best = _best(forms)
     if best is None:
         return
-    inside = repeats(forms[best.start : best.start + best.period].tolist())
+    inside = repeats(forms[best.start : best.start + best.period])
     yield from _repeats(forms[: best.start], offset)
     yield Repeat(best.start + offset, best.period, best.turns, inside)
     yield from _repeats(forms[best.end :], offset + best.end)
 
 
-def _best(forms: torch.Tensor) -> Repeat | None:
+def _best(forms: Sequence[int]) -> Repeat | None:
     """Return the first repetition of the most items with the shortest period."""
     count = len(forms)
+    if len(set(forms)) == count:
+        return None
     best: Repeat | None = None
     covered = 0
+    planes = _planes(forms)
     for period in range(1, min(count // 2, _MOST // max(count, 1)) + 1):
-        same = forms[:-period] == forms[period:]
-        if _most_turns(int(same.count_nonzero()), period) * period <= covered:
+        differs = 0
+        for plane in planes:
+            differs |= plane ^ (plane >> period)
+        same = ~differs & ((1 << (count - period)) - 1)
+        turns = _most_turns(same.bit_count(), period)
+        if turns < 2 or turns * period <= covered:
             continue
         start, length = _longest_run(same)
         turns = _most_turns(length, period)
@@ -137,15 +149,32 @@ def _best(forms: torch.Tensor) -> Repeat | None:
     return best
 
 
+def _planes(forms: Sequence[int]) -> list[int]:
+    """Return integers whose bits, at the place of an item, are the bits of its number.
+
+    A comparison of all items with those one period later is then a few operations on integers.
+    """
+    numbers = {form: number for number, form in enumerate(dict.fromkeys(forms))}
+    return [
+        int("".join("1" if numbers[form] >> bit & 1 else "0" for form in reversed(forms)), 2)
+        for bit in range((len(numbers) - 1).bit_length())
+    ]
+
+
 def _most_turns(same: int, period: int) -> int:
     """Return the number of turns if so many items equal those one period later."""
     return (same + period) // period
 
 
-def _longest_run(same: torch.Tensor) -> tuple[int, int]:
-    """Return the start and the length of the longest run of True."""
-    ends = torch.nonzero(~same).flatten()
-    bounds = torch.cat([ends.new_tensor([-1]), ends, ends.new_tensor([len(same)])])
-    gaps = bounds[1:] - bounds[:-1] - 1
-    longest = int(gaps.argmax())
-    return int(bounds[longest]) + 1, int(gaps[longest])
+def _longest_run(bits: int) -> tuple[int, int]:
+    """Return the place and the length of the longest run of ones, the first of several."""
+    # The places where runs of at least 1, 2, 4, … ones begin.
+    begins = [bits]
+    while begins[-1]:
+        begins.append(begins[-1] & (begins[-1] >> (1 << (len(begins) - 1))))
+    found, length = -1, 0
+    for level in reversed(range(len(begins) - 1)):
+        longer = found & (begins[level] >> length)
+        if longer:
+            found, length = longer, length + (1 << level)
+    return ((found & -found).bit_length() - 1 if length else 0), length

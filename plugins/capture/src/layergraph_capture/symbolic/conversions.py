@@ -10,11 +10,12 @@ import dis
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import CodeType, FunctionType
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import torch
 
+from layergraph.torch2ir.indexing.followed import PLAIN
 from layergraph.torch2ir.indexing.opaque import attribute, home_of, is_of, members_of
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph_capture.symbolic.symbolic_int import (
@@ -62,9 +63,10 @@ class ConversionPatches:
         """Yield the patches of the globals of a module."""
         if not self._conversions.keep_origins:
             return
-        codes = {*_codes_of(scope)}
+        uses = [_uses(code) for code in _codes_of(scope) if _names_number(code)]
         for name, (original, new) in self._stand_ins.items():
-            if scope.get(name, original) is original and _is_only_called(name, codes):
+            of_name = [each[name] for each in uses if name in each]
+            if of_name and all(of_name) and scope.get(name, original) is original:
                 yield scope, name, new
 
     def _to_int(self, *args: Any, **kwargs: Any) -> Any:
@@ -127,9 +129,20 @@ def _stand_in(stands_for: type, convert: Callable[..., Any]) -> _StandInType:
 def _codes_of(scope: Mapping[str, Any]) -> Iterator[CodeType]:
     """Yield the code of the functions and classes of a module."""
     for value in list(scope.values()):
+        if type(value) in _WITHOUT_CODE:
+            continue
         is_own_class = is_of(value, type) and home_of(value) == scope.get("__name__")
         for member in vars(value).values() if is_own_class else (value,):
-            yield from _code_of(member, scope)
+            if type(member) is FunctionType and not member.__dict__:
+                # Nearly all are plain functions.
+                if member.__globals__ is scope:
+                    yield member.__code__
+            elif type(member) not in _WITHOUT_CODE:
+                yield from _code_of(member, scope)
+
+
+# Nothing that is called is in values of these types.
+_WITHOUT_CODE = PLAIN | {BuiltinFunctionType, ModuleType, dict, list, tuple, set, frozenset}
 
 
 def _code_of(member: Any, scope: Mapping[str, Any]) -> Iterator[CodeType]:
@@ -145,10 +158,14 @@ def _code_of(member: Any, scope: Mapping[str, Any]) -> Iterator[CodeType]:
         member = attribute(member, "__func__") if inside is None else inside
 
 
-def _is_only_called(name: str, codes: set[CodeType]) -> bool:
-    """Return whether code only calls a type, and uses its name in no other way."""
-    uses = [_uses(code).get(name) for code in codes]
-    return any(uses) and False not in uses
+def _names_number(code: CodeType) -> bool:
+    """Return whether code may use ``int`` or ``float``; faster than a look into a cache by code."""
+    names = code.co_names
+    return (
+        "int" in names
+        or "float" in names
+        or any(type(each) is CodeType and _names_number(each) for each in code.co_consts)
+    )
 
 
 @functools.lru_cache(maxsize=4096)
