@@ -7,7 +7,7 @@ from typing import Any
 from layergraph.ir import Value
 from layergraph.tensors.memory import version
 from layergraph.torch2ir.tracing.lines import code_place
-from layergraph.torch2ir.tracing.module_call import ModuleCall
+from layergraph.torch2ir.tracing.module_call import ModuleCall, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
 
 # Functions whose results change with the numbers in a tensor.
@@ -23,6 +23,7 @@ class Guards:
     Attributes:
         changes_in_place: whether the run has changed a tensor in place.
         changes_state: whether a layer may have changed its buffers, in either mode.
+        comparisons: the guarded comparisons of numbers, and their results.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -30,6 +31,7 @@ class Guards:
         self._known: dict[ModuleCall, set[Any]] = {}
         self.changes_in_place = False
         self.changes_state = False
+        self.comparisons: list[tuple[TracedValue, bool]] = []
 
     @property
     def _changes_numbers(self) -> bool:
@@ -68,6 +70,8 @@ class Guards:
         """Guard that a value equals its value now."""
         args = (value, result, code_place())
         self._recorder.call("function", "layergraph.assume", args, {})
+        if isinstance(value, TracedValue) and isinstance(result, bool):
+            self.comparisons.append((value, result))
 
     def expect_truth(self, value: Value, truth: bool, *otherwise: str) -> None:
         """Guard the truth value of a tensor.
