@@ -111,15 +111,19 @@ class Decisions:
         if self.bodies:
             self._guards.expect_call(name, args, answer)
             return answer
+        if self._replayed is not None:
+            key = self._key(name, args, {})
+            if self._replayed.get(key):
+                return self._answered_before(key)
+            self._guards.expect_call(name, args, answer)
+            return answer
         if self._follows_inputs(args):
             return self._decided(name, args, {}, answer)
-        question = self._question(name, args, {})
-        if question not in self._known:
+        if self._question(name, args, {}) not in self._known:
             if self._by_sizes == MAX_BY_SIZES:
                 self._guards.expect_call(name, args, answer)
                 return answer
-            if self._replayed is None:
-                self._by_sizes += 1
+            self._by_sizes += 1
             number = len(self.made)
             self.is_size_forced |= number < len(self._answers) and self._answers[number] != answer
         return self._decided(name, args, {}, answer, is_by_size=True)
@@ -133,12 +137,17 @@ class Decisions:
         *,
         is_by_size: bool = False,
     ) -> bool:
-        key = name, repr(map_leaves(named_value, (args, kwargs)))
+        key = self._key(name, args, kwargs)
         if self._replayed is not None:
             return self._answered_before(key)
         answer = self._answer_to(name, args, kwargs, answer, is_by_size=is_by_size)
         self._said.setdefault(key, []).append(answer)
         return answer
+
+    def _key(
+        self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]
+    ) -> tuple[str, str]:
+        return name, repr(map_leaves(named_value, (args, kwargs)))
 
     @contextmanager
     def replaying(self, diverge: Callable[[], NoReturn]) -> Iterator[None]:
