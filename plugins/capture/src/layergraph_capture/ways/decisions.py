@@ -144,9 +144,7 @@ class Decisions:
         self._said.setdefault(key, []).append(answer)
         return answer
 
-    def _key(
-        self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]
-    ) -> tuple[str, str]:
+    def _key(self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> tuple[str, str]:
         return name, repr(map_leaves(named_value, (args, kwargs)))
 
     @contextmanager
@@ -196,7 +194,7 @@ class Decisions:
 
     def _question(self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> str:
         """Return a text that is equal for equal questions; empty if the answer may have changed."""
-        is_open = self._guards.changes_in_place or (
+        is_open = self._guards.changed.may_reach((args, kwargs)) or (
             self._guards.changes_state and _reads_state((args, kwargs))
         )
         return "" if is_open else self._numbers.call(name, args, kwargs)

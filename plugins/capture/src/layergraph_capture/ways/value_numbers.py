@@ -9,7 +9,7 @@ from layergraph.ir.values import map_leaves
 from layergraph.torch2ir.tracing.module_call import StateRead, TracedValue, named_value
 from layergraph_capture.trackers.guards import Guards
 
-SIZE = "torch.Tensor.size"
+SIZE, TO = "torch.Tensor.size", "torch.Tensor.to"
 
 # Functions whose results depend on their arguments only.
 _PURE = frozenset(
@@ -70,7 +70,12 @@ class ValueNumbers:
             return str(named_value(value))
         if self._is_first(value):
             return str(self._number(call.args[0]))
-        return self._of_call(call.target, call.args, call.kwargs)
+        args, kwargs = call.args, call.kwargs
+        if call.target == TO:
+            # A copy on another device has the same numbers.
+            args = tuple([each for each in args if not _is_device(each)])
+            kwargs = {key: each for key, each in kwargs.items() if key != "device"}
+        return self._of_call(call.target, args, kwargs)
 
     def _of_call(self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> str:
         said = self.call(name, args, kwargs)
@@ -120,3 +125,8 @@ class ValueNumbers:
             if call is not None:
                 for less, more in _ORDERS.get((call.target, result), ()):
                     yield self._number(call.args[less]), self._number(call.args[more])
+
+
+def _is_device(leaf: Value) -> bool:
+    call = leaf.call if isinstance(leaf, TracedValue) else None
+    return call is not None and call.target == "torch.Tensor.device"
