@@ -12,6 +12,7 @@ from torch import nn
 
 import layergraph as lg
 from core.tests.traps.harness import Base, Traps, check
+from layergraph_capture.capturer import EagerCapturer
 
 TRAPS = Traps()
 
@@ -124,6 +125,79 @@ class EqualQuestionsOfMasks(Two):
     def forward(self, x):
         y = self.lin(x) if self.is_full(x) else x
         return self.other(y) if self.is_full(x) else y + 1
+
+
+LAST_MISSING = torch.tensor([True, True, True, False]).expand(3, 4)
+
+
+@exact((UP, UP > 0), [(UP, LAST_MISSING), (DOWN, DOWN > 0), (WIDE, WIDE > 0)])
+class SliceOfAll(Two):
+    """As models with a causal mask ask: the columns of the tokens are all columns."""
+
+    def forward(self, x, mask):
+        if mask.shape[1] == x.shape[1] and mask.all():
+            return self.lin(x)
+        return self.other(x) if mask[:, : x.shape[1]].all() else x + 1
+
+
+@exact((UP, UP > 0), [(UP, LAST_MISSING), (DOWN, DOWN > 0), (WIDE, WIDE > 0)])
+class SliceOfAllIsBounded(Two):
+    def forward(self, x, mask):
+        if mask.shape[1] > x.shape[1]:
+            raise ValueError("the mask is too long")
+        if mask.all():
+            return self.lin(x)
+        return self.other(x) if mask[:, : x.shape[1]].all() else x + 1
+
+
+@exact((UP, UP > 0), [(UP, LAST_MISSING), (DOWN, DOWN > 0), (WIDE, WIDE > 0)])
+class SliceOfSome(Two):
+    def forward(self, x, mask):
+        if mask.shape[1] == x.shape[1] and mask.all():
+            return self.lin(x)
+        return self.other(x) if mask[:, : x.shape[1] - 1].all() else x + 1
+
+
+@exact((UP, UP > 0), [(UP, LAST_MISSING), (DOWN, DOWN > 0), (WIDE, WIDE > 0)])
+class SliceOfFewer(Two):
+    """The guard says that the mask is longer than the slice."""
+
+    def forward(self, x, mask):
+        if mask.shape[1] < x.shape[0]:
+            raise ValueError("the mask is too short")
+        if mask.all():
+            return self.lin(x)
+        return self.other(x) if mask[:, : x.shape[0]].all() else x + 1
+
+
+@exact()
+class OtherChangedBetween(Two):
+    def forward(self, x):
+        y = self.lin(x) if x.sum() > 0 else x
+        places = torch.arange(x.shape[1], device=x.device)
+        places += 1
+        return (self.other(y) if x.sum() > 0 else y + 1) * places
+
+
+@exact((UP, UP), [(UP, DOWN), (DOWN, UP), (DOWN, DOWN)])
+class ChangedByAnother(Two):
+    """The question is about what another input was written into."""
+
+    def forward(self, x, written):
+        held = torch.zeros_like(x)
+        y = self.lin(x) if held.sum() > 0 else x + 1
+        held.add_(written)
+        return self.other(y) if held.sum() > 0 else y - 1
+
+
+@assumes()
+class SizeAskedAfterChange(Two):
+    def forward(self, x):
+        x = x.clone()
+        x += 1
+        if x.shape[0] == 1:
+            x = self.lin(x)
+        return F.dropout(self.other(x) if x.sum() > 0 else x, 0.5, self.training)
 
 
 @exact()
@@ -2226,8 +2300,30 @@ def _chooses(graph):
     return any(node.implementation == "layergraph.choose" for node in graph.nodes.values())
 
 
-def test_an_equal_question_of_masks_is_no_further_way():
-    trap = TRAPS["EqualQuestionsOfMasks"]
-    ir = lg.to_ir(trap.make(), trap.given)
+@pytest.mark.parametrize(
+    ("name", "questions"),
+    [
+        ("EqualQuestionsOfMasks", 1),
+        ("SliceOfAll", 1),
+        ("SliceOfAllIsBounded", 1),
+        ("SliceOfSome", 2),
+        ("SliceOfFewer", 2),
+        ("OtherChangedBetween", 1),
+        ("QuestionChangedBetween", 2),
+        ("ViewChangedBetween", 2),
+    ],
+)
+def test_only_another_question_is_a_further_way(name, questions):
+    ir = lg.to_ir(TRAPS[name].make(), TRAPS[name].given)
     nodes = [node for each in ir.values() for graph in each.graphs for node in graph.nodes.values()]
-    assert sum(node.implementation == "layergraph.truth" for node in nodes) == 1
+    assert sum(node.implementation == "layergraph.truth" for node in nodes) == questions
+
+
+def test_a_replay_answers_a_question_about_a_size_after_a_change(monkeypatch):
+    completed, complete = [], EagerCapturer.complete
+    monkeypatch.setattr(
+        EagerCapturer, "complete", lambda *given: completed.append(1) or complete(*given)
+    )
+    trap = TRAPS["SizeAskedAfterChange"]
+    lg.to_ir(trap.make(), trap.given)
+    assert len(completed) == 1, "the other mode needs no runs of its own"

@@ -94,7 +94,7 @@ class FunctionCalls:
         run.guards.changes_state |= name.endswith(("batch_norm", "instance_norm"))
         if is_sequence:
             run.guards.expect_length(value, len(result))
-        run.guards.note_changes(args, before, is_known=is_changing)
+        run.guards.note_changes(args, before, (lowered, named), is_known=is_changing)
         bound = run.tensors.bound(result, value, before)
         return bound if self._turns is None else self._turns.parts(bound)
 

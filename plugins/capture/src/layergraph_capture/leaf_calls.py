@@ -71,7 +71,10 @@ class LeafCalls:
             else:
                 run.unrecorded(note_left, (module_info,), {})
             run.guards.note_changes(
-                args, before, is_known=bool(vars(module_info.module).get("inplace"))
+                args,
+                before,
+                (lowered, named),
+                is_known=bool(vars(module_info.module).get("inplace")),
             )
             if not run.guards.changes_state:
                 run.guards.changes_state = _changes_own_state(module_info.module)

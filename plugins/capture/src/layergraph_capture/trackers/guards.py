@@ -7,8 +7,9 @@ from typing import Any
 from layergraph.ir import Value
 from layergraph.tensors.memory import version
 from layergraph.torch2ir.tracing.lines import code_place
-from layergraph.torch2ir.tracing.module_call import ModuleCall
+from layergraph.torch2ir.tracing.module_call import ModuleCall, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
+from layergraph_capture.trackers.changed_memory import ChangedMemory
 
 # Functions whose results change with the numbers in a tensor.
 _NUMBERS = frozenset("allclose contains equal is_nonzero item tolist".split())
@@ -23,6 +24,8 @@ class Guards:
     Attributes:
         changes_in_place: whether the run has changed a tensor in place.
         changes_state: whether a layer may have changed its buffers, in either mode.
+        changed: what these changes may affect.
+        comparisons: the guarded comparisons of numbers, and their results.
     """
 
     def __init__(self, recorder: Recorder) -> None:
@@ -30,25 +33,31 @@ class Guards:
         self._known: dict[ModuleCall, set[Any]] = {}
         self.changes_in_place = False
         self.changes_state = False
+        self.changed = ChangedMemory()
+        self.comparisons: list[tuple[TracedValue, bool]] = []
 
     @property
     def _changes_numbers(self) -> bool:
         """Return True to repeat guards of numbers, because a changed tensor is still one value."""
         return self.changes_in_place or self.changes_state
 
-    def note_changes(self, args: Any, before: dict[int, int], *, is_known: bool) -> None:
+    def note_changes(
+        self, args: Any, before: dict[int, int], given: Value, *, is_known: bool
+    ) -> None:
         """Record whether a call has changed a tensor in place.
 
         Args:
             args: the arguments of the call.
             before: the versions of tensors before the call, by ``id``.
+            given: the graph values of all its arguments.
             is_known: whether the call changes one by its definition; inference tensors have no
                 version counter.
         """
-        if not self.changes_in_place:
-            self.changes_in_place = is_known or any(
-                version(each) != before[id(each)] for each in args if id(each) in before
-            )
+        if is_known or any(
+            version(each) != before[id(each)] for each in args if id(each) in before
+        ):
+            self.changes_in_place = True
+            self.changed.add(given)
 
     def is_new(self, key: Any) -> bool:
         """Return whether the current module call and those around it have no such guard yet."""
@@ -68,6 +77,8 @@ class Guards:
         """Guard that a value equals its value now."""
         args = (value, result, code_place())
         self._recorder.call("function", "layergraph.assume", args, {})
+        if isinstance(value, TracedValue) and isinstance(result, bool):
+            self.comparisons.append((value, result))
 
     def expect_truth(self, value: Value, truth: bool, *otherwise: str) -> None:
         """Guard the truth value of a tensor.

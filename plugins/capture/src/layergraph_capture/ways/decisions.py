@@ -13,7 +13,6 @@ from layergraph.ir.values import leaves, map_leaves
 from layergraph.torch2ir.tracing.caches import RESULTS_BY_SIZES, draws
 from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import (
-    Call,
     Decision,
     StateRead,
     TracedValue,
@@ -21,6 +20,7 @@ from layergraph.torch2ir.tracing.module_call import (
 )
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.trackers.guards import Guards
+from layergraph_capture.ways.value_numbers import ValueNumbers
 
 TRUTH = f"layergraph.{truth.__name__}"
 ITEM = "torch.Tensor.item"
@@ -49,19 +49,6 @@ _MASKS = frozenset(
     "logical_not logical_and logical_or logical_xor".split()
 )
 
-# Functions whose results depend on their arguments only.
-_PURE = frozenset(
-    f"{home}.{written}"
-    for home in ("torch", "torch.Tensor", "operator")
-    for name in (
-        "all any eq ne lt le gt ge equal allclose isnan isinf isfinite logical_not logical_and "
-        "logical_or logical_xor and_ or_ invert not_ sum prod min max amin amax mean abs to bool "
-        "long int float item getitem view reshape flatten squeeze unsqueeze detach size dim numel "
-        "add sub mul floordiv mod neg device dtype"
-    ).split()
-    for written in (name, f"__{name.rstrip('_')}__")
-)
-
 
 class Decisions:
     """Answers the questions of a run, by the numbers or with forced answers.
@@ -85,8 +72,7 @@ class Decisions:
         self._answers = answers
         self._asked = 0
         self._known: dict[str, bool] = {}
-        self._numbers: dict[TracedValue, str] = {}
-        self._names: dict[str, str] = {}
+        self._numbers = ValueNumbers(guards)
         # The answers to each question, in order, for a replay of the run.
         self._said: dict[tuple[str, str], list[bool]] = {}
         self._replayed: dict[tuple[str, str], list[bool]] | None = None
@@ -125,15 +111,19 @@ class Decisions:
         if self.bodies:
             self._guards.expect_call(name, args, answer)
             return answer
+        if self._replayed is not None:
+            key = self._key(name, args, {})
+            if self._replayed.get(key):
+                return self._answered_before(key)
+            self._guards.expect_call(name, args, answer)
+            return answer
         if self._follows_inputs(args):
             return self._decided(name, args, {}, answer)
-        question = self._question(name, args, {})
-        if question not in self._known:
+        if self._question(name, args, {}) not in self._known:
             if self._by_sizes == MAX_BY_SIZES:
                 self._guards.expect_call(name, args, answer)
                 return answer
-            if self._replayed is None:
-                self._by_sizes += 1
+            self._by_sizes += 1
             number = len(self.made)
             self.is_size_forced |= number < len(self._answers) and self._answers[number] != answer
         return self._decided(name, args, {}, answer, is_by_size=True)
@@ -147,12 +137,15 @@ class Decisions:
         *,
         is_by_size: bool = False,
     ) -> bool:
-        key = name, repr(map_leaves(named_value, (args, kwargs)))
+        key = self._key(name, args, kwargs)
         if self._replayed is not None:
             return self._answered_before(key)
         answer = self._answer_to(name, args, kwargs, answer, is_by_size=is_by_size)
         self._said.setdefault(key, []).append(answer)
         return answer
+
+    def _key(self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> tuple[str, str]:
+        return name, repr(map_leaves(named_value, (args, kwargs)))
 
     @contextmanager
     def replaying(self, diverge: Callable[[], NoReturn]) -> Iterator[None]:
@@ -201,13 +194,10 @@ class Decisions:
 
     def _question(self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> str:
         """Return a text that is equal for equal questions; empty if the answer may have changed."""
-        is_open = self._guards.changes_in_place or (
+        is_open = self._guards.changed.may_reach((args, kwargs)) or (
             self._guards.changes_state and _reads_state((args, kwargs))
         )
-        return "" if is_open else self._text_of(name, args, kwargs)
-
-    def _text_of(self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> str:
-        return repr((name, map_leaves(self._number, (args, kwargs))))
+        return "" if is_open else self._numbers.call(name, args, kwargs)
 
     def _follows_inputs(self, value: Value) -> bool:
         """Return whether a value may depend on numbers of the inputs, or on random ones."""
@@ -229,25 +219,6 @@ class Decisions:
                 return True
             pending += leaves(call.args, call.kwargs)
         return False
-
-    def _number(self, leaf: Value) -> Value:
-        """Return a text that is equal for values that are equal for all inputs."""
-        if isinstance(leaf, StateRead):
-            return f"state {leaf.key}"
-        if not isinstance(leaf, TracedValue):
-            return leaf
-        if leaf not in self._numbers:
-            self._numbers[leaf] = self._numbered(leaf)
-        return self._numbers[leaf]
-
-    def _numbered(self, value: TracedValue) -> str:
-        call: Call | None = value.call
-        if call is not None and call.kind == "same":
-            return str(self._number(call.args[0]))
-        if call is None or call.target not in _PURE:
-            return str(named_value(value))
-        said = self._text_of(call.target, call.args, call.kwargs)
-        return self._names.setdefault(said, f"result {len(self._names)}")
 
 
 def _reads_state(value: Value) -> bool:
