@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import layergraph as lg
+from layergraph.gc_pause import gc_paused
 from layergraph.hook_types.lowerings import Lowering
 from layergraph.ir import Ir, Node, Ref
 from layergraph.ir.values import leaves
@@ -44,6 +45,7 @@ class Lowered:
     lacks: tuple[Lack, ...] = ()
 
 
+@gc_paused()
 def lower(
     ir: Ir,
     backend: Backend,
