@@ -130,6 +130,14 @@ def test_what_their_ir_cannot_say_is_listed(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_values_without_a_form_in_json_are_listed(tmp_path):
+    infinite = float("inf")
+    model = nn.Sequential(nn.Hardtanh(-infinite, 1.0), nn.Threshold(0.0, infinite))
+    with pytest.raises(ArgumentError, match=r"(?s)'0': min_val=-inf.*'1': value=inf"):
+        lg.save(lg.to_ir(model), tmp_path / "it.creator.json")
+    assert not list(tmp_path.iterdir())
+
+
 @needs_312
 def test_operands_without_an_order_are_refused():
     root, registry = to_creator(lg.to_ir(Residual()))

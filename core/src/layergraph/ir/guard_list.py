@@ -84,7 +84,8 @@ def _said(
     else:
         has = f"has {texts[0]} parts" if kind == "_length" else f"is {texts[0]}"
         otherwise = f"; otherwise: {given[2]}" if len(given) > 2 else ""
-        yield f"{_source(graph, value, arguments)} {has}{otherwise}", str(given[1])
+        where = str(given[1]) if len(given) > 1 else ""  # code that a rewrite adds has no line
+        yield f"{_source(graph, value, arguments)} {has}{otherwise}", where
 
 
 def _source(graph: Graph, value: Value, arguments: dict[str, tuple[Value, ...]]) -> str:

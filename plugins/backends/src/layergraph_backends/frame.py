@@ -129,9 +129,13 @@ class Frame:
         model: the model.
         owner: the name of the implementation that has the graph.
         path: the names of the nodes that make the call, from the root on.
+        kept: the inputs whose new values the caller reads after the call.
     """
 
-    def __init__(self, model: Model, owner: str, path: tuple[str, ...]) -> None:
+    def __init__(
+        self, model: Model, owner: str, path: tuple[str, ...], kept: Sequence[str] = ()
+    ) -> None:
+        self._kept = kept
         self._model = model
         self._owner = owner
         self._path = path
@@ -144,7 +148,7 @@ class Frame:
             given: the value of each input node.
         """
         graph = self._model.layers[self._owner].graphs[0]
-        self._writes = Writes(graph, self._model.layers, self._meta)
+        self._writes = Writes(graph, self._model.layers, self._meta, self._kept)
         result: Any = None
         for node in graph:
             if node.type == INPUT:
@@ -237,7 +241,7 @@ class Frame:
         self, step: Step, layer: Implementation, names: Sequence[str], *args: Any, **kwargs: Any
     ) -> tuple[Any, tuple[Any, ...]]:
         """Return the result of the graph of a composite, and the last values of some inputs."""
-        frame = Frame(self._model, layer.name, step.path)
+        frame = Frame(self._model, layer.name, step.path, names)
         result = frame.run(bound(_inputs(layer), args, kwargs))
         return result, tuple(frame._values[name] for name in names)
 

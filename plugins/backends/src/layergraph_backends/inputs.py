@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-import layergraph as lg
 from layergraph.errors import ArgumentError
-from layergraph.ir import INPUT, Ir
+from layergraph.ir import INPUT
 from layergraph.ir.values import parts, rebuilt
+from layergraph.ir2torch.meta_model import MetaModel
 from layergraph_backends.backend import Backend
 from layergraph_backends.plain import is_known
-from layergraph_shapes import TensorMeta
+from layergraph_shapes import TensorMeta, shapes_of
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -21,10 +21,9 @@ class Inputs:
     """The inputs of a model, as values of a target.
 
     Args:
-        ir: the IR of one mode.
+        built: the model of one mode, on the meta device.
         backend: makes the values.
         call: the arguments of a call; None if unknown.
-        training: the mode.
 
     Attributes:
         metas: the description of each value in the model, by its path; empty without a call.
@@ -35,15 +34,15 @@ class Inputs:
         ArgumentError: the arguments are not those that the model takes.
     """
 
-    def __init__(self, ir: Ir, backend: Backend, call: Call | None, *, training: bool) -> None:
-        self._root = ir[ir.root]
+    def __init__(self, built: MetaModel, backend: Backend, call: Call | None) -> None:
+        self._root = built.ir[built.ir.root]
         self._backend = backend
         self._call = call
         self.metas: dict[tuple[str, ...], Any] = {}
         self.output: Any = None
         self.conditions: tuple[str, ...] = ()
         if call is not None:
-            shapes = lg.shapes(ir, *call, training=training)
+            shapes = shapes_of(built, *call)
             self.metas = dict(shapes)
             self.output, self.conditions = shapes.output, shapes.conditions
 

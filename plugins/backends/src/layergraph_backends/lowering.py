@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 import layergraph as lg
-from layergraph.api import default_ir2torch
+from layergraph.gc_pause import gc_paused
 from layergraph.hook_types.lowerings import Lowering
-from layergraph.ir import Ir, Node, Ref, check
+from layergraph.ir import Ir, Node, Ref
 from layergraph.ir.values import leaves
+from layergraph.ir2torch.meta_model import MetaModel
 from layergraph.ir2torch.wrapper_keys import under_plain_keys
 from layergraph.tensors.kinds import refuse_packed
 from layergraph_backends.backend import Backend
@@ -23,6 +24,7 @@ from layergraph_backends.handlers import handlers_of
 from layergraph_backends.inputs import Inputs
 from layergraph_backends.plain import UNKNOWN
 from layergraph_backends.unrolling import unrolled
+from layergraph_shapes import meta_model
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Lowered:
     lacks: tuple[Lack, ...] = ()
 
 
+@gc_paused()
 def lower(
     ir: Ir,
     backend: Backend,
@@ -101,14 +104,15 @@ def lower(
     refuse_packed(ir, backend.target)
     one_mode = ir.in_mode(training=training)
     call = None if args is None else (tuple(args), dict(kwargs or {}))
-    inputs = Inputs(one_mode, backend, call, training=training)
+    built = meta_model(one_mode, training=training)
+    inputs = Inputs(built, backend, call)
     while backend.takes_turns and (flat := unrolled(one_mode, inputs.metas)) is not one_mode:
         one_mode = flat
-        inputs = Inputs(one_mode, backend, call, training=training)
-    if call is None:  # else the shapes have seen to it
-        check(one_mode)
-    built = _built(one_mode, state).train(training)
-    model = Model(one_mode, built, backend, handlers_of(backend.target, handlers), inputs.metas)
+        built = meta_model(one_mode, training=training)
+        inputs = Inputs(built, backend, call)
+    # Without a state dict, the constructors have to initialise the weights.
+    module = lg.to_torch(one_mode).train(training) if state is None else _filled(built, state)
+    model = Model(one_mode, module, backend, handlers_of(backend.target, handlers), inputs.metas)
     value = _value(model, one_mode, inputs)
     lacks = model.lacks
     if refuse and lacks:
@@ -118,17 +122,14 @@ def lower(
     return Lowered(value if is_known else None, inputs.output, guards, lacks)
 
 
-def _built(ir: Ir, state: Mapping[str, torch.Tensor] | None) -> nn.Module:
-    """Return the model of a checked IR, with the tensors of the state dict themselves."""
-    if state is None:
-        return lg.to_torch(ir)
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):  # constructors draw
-        made = default_ir2torch().meta_model(ir)
-        wanted = {key: tensor for key, tensor, _ in made.listed}
-        plain = under_plain_keys(made.listed, state)
-        if isinstance(plain, Mapping):
-            plain = {key: _cast(plain[key], wanted.get(key)) for key in plain}
-        return made.fill(plain, torch.device("cpu"))
+def _filled(built: MetaModel, state: Mapping[str, torch.Tensor]) -> nn.Module:
+    """Return a model with the tensors of the state dict themselves."""
+    wanted = {key: tensor for key, tensor, _ in built.listed}
+    plain = under_plain_keys(built.listed, state)
+    if isinstance(plain, Mapping):
+        plain = {key: _cast(plain[key], wanted.get(key)) for key in plain}
+    with torch.inference_mode(False):
+        return built.fill(plain, torch.device("cpu"))
 
 
 def _cast(given: Any, wanted: torch.Tensor | None) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from layergraph.ir import INPUT, STATE, Node, Ref
@@ -39,9 +39,17 @@ class Writes:
         graph: the graph.
         layers: all layers by name.
         meta: returns the description of the value of a node.
+        kept: the inputs that the caller of the graph reads after the call.
     """
 
-    def __init__(self, graph: WorkingGraph, layers: Mapping[str, WorkingLayer], meta: Meta) -> None:
+    def __init__(
+        self,
+        graph: WorkingGraph,
+        layers: Mapping[str, WorkingLayer],
+        meta: Meta,
+        kept: Collection[str] = (),
+    ) -> None:
+        self._kept = kept
         self._graph = graph
         self._layers = layers
         self.views = Views(graph, layers, meta)
@@ -102,14 +110,15 @@ class Writes:
         return _STALE.format(changed, min(stale)) if stale else ""
 
     def is_read_after(self, value: object, node: Node) -> bool:
-        """Return whether a later node reads a node in a value, or an alias of one."""
+        """Return whether a later node, or the caller, reads a node in a value, or an alias."""
         names = [leaf.node for leaf in leaves(value) if type(leaf) is Ref]
         near = aliases(self._graph, names, self._layers)
         return any(self._is_read(each, node) for each in near)
 
     def _is_read(self, name: str, node: Node) -> bool:
         here = self._position[node.name]
-        return any(self._position[user] > here for user in self._graph.users[name])
+        is_read = any(self._position[user] > here for user in self._graph.users[name])
+        return is_read or name in self._kept
 
 
 def changed_inputs(

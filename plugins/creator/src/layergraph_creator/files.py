@@ -36,12 +36,23 @@ def save(ir: Ir, path: Any, state_dict: Mapping[str, Any] | None = None) -> None
     forms = forms_of(ir)
     made = {name: _serialized(form) for name, form in forms.items()}
     document = {"root": made.pop(ir.root), "registry": made}
-    try:
-        text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"an attribute has no form in JSON: {error}") from None
+    _refuse_no_json(forms)
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
     with writing(target, lambda *_: ()) as written, written.file(target.name) as file:
         file.write(text.encode())
+
+
+def _refuse_no_json(forms: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise if a value has no form in JSON, such as an infinite number; the error lists all."""
+    problems = []
+    for name, form in forms.items():
+        for key, value in form.items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                problems.append(f"  implementation {name!r}: {key}={value!r:.80}: {error}")
+    if problems:
+        raise ArgumentError("\n".join(["JSON has no form for these values:", *problems]))
 
 
 def _serialized(form: dict[str, Any]) -> dict[str, Any]:

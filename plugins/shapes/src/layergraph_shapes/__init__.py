@@ -3,8 +3,9 @@
 from layergraph_shapes.annotate import annotate_shapes
 from layergraph_shapes.counting import Cost, LayerCost, cost
 from layergraph_shapes.described import Either, TensorMeta
+from layergraph_shapes.fake_model import meta_model
 from layergraph_shapes.formulas import LayerCall
-from layergraph_shapes.propagation import Shapes, shapes
+from layergraph_shapes.propagation import Shapes, shapes, shapes_of
 
 __all__ = [
     "Cost",
@@ -15,5 +16,7 @@ __all__ = [
     "TensorMeta",
     "annotate_shapes",
     "cost",
+    "meta_model",
     "shapes",
+    "shapes_of",
 ]

@@ -17,7 +17,7 @@ from layergraph_shapes.alternatives import Answers, Decision
 from layergraph_shapes.arguments import Arguments
 from layergraph_shapes.described import text
 from layergraph_shapes.describing import Describing
-from layergraph_shapes.fake_model import FakeModel
+from layergraph_shapes.fake_model import FakeModel, meta_model
 from layergraph_shapes.formulas import Formula, LayerCall
 from layergraph_shapes.memory import Memory
 from layergraph_shapes.propagation import check_options
@@ -151,7 +151,7 @@ def cost(
     """
     check_options(ir, sizes, decisions)
     symbols = Sizes({})
-    model = FakeModel(ir, symbols, training=training)
+    model = FakeModel(meta_model(ir, training=training), symbols)
     costs = _owned(model)
     counting = _Counting(model, symbols, costs, formulas or {})
     walk = Walk(model, symbols, counting, decisions)

@@ -18,6 +18,7 @@ from layergraph.functions.names import Targets
 from layergraph.ir import STATE, Graph, Implementation, Ir, Node, check
 from layergraph.ir.bodies import owners
 from layergraph.ir2torch.graph import fx_graph_and_nodes
+from layergraph.ir2torch.meta_model import MetaModel
 from layergraph.ir2torch.submodules import owner_of
 from layergraph.tensors.memory import is_plain
 from layergraph.tensors.state import replace
@@ -37,15 +38,34 @@ _LOG = logging.getLogger("torch._subclasses.fake_tensor")
 _REGISTERED = "_parameters", "_buffers"
 
 
+def meta_model(ir: Ir, *, training: bool | None = None) -> MetaModel:
+    """Build the model of an IR on the meta device, as a :class:`FakeModel` takes it.
+
+    Args:
+        ir: the IR.
+        training: the mode; None: the mode of the IR.
+
+    Raises:
+        InvalidIrError, BuildError, PluginError: as for :func:`layergraph.to_torch`.
+    """
+    check(ir)
+    # Constructors draw random numbers.
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+        built = default_ir2torch().meta_model(ir)
+    if training is not None:
+        built.model.train(training)
+    return built
+
+
 class FakeModel:
     """The modules of an IR on fake tensors, and its graphs in the terms of torch.fx.
 
     Args:
-        ir: the IR.
+        built: the model on the meta device. It has its meta tensors again after :meth:`running`.
         sizes: the symbolic sizes.
-        training: the mode; None: the mode of the IR.
 
     Attributes:
+        ir: the IR.
         modules: the modules, by the name of their implementation.
         weights: the original tensors on the meta device: the key, the tensor, and True if state
             dicts hold it.
@@ -53,27 +73,17 @@ class FakeModel:
         tensors: the tensors, by their key.
         mode: the mode of torch under which the modules run.
         operators: the mode that counts operators.
-
-    Raises:
-        InvalidIrError, BuildError, PluginError: as for :func:`layergraph.to_torch`.
     """
 
-    def __init__(self, ir: Ir, sizes: Sizes, *, training: bool | None) -> None:
-        check(ir)
-        converter = default_ir2torch()
-        # Constructors draw random numbers.
-        with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
-            built = converter.meta_model(ir)
-        if training is not None:
-            built.model.train(training)
-        self.ir = ir
-        self._owners = owners(ir)
+    def __init__(self, built: MetaModel, sizes: Sizes) -> None:
+        self.ir = built.ir
+        self._owners = owners(built.ir)
         self.modules = built.modules
         self.weights = built.listed
         self.kinds = built.kinds
         self.mode = FakeTensorMode(shape_env=sizes.env, allow_non_fake_inputs=True)
         self.operators = Operators()
-        self._functions = Targets(converter.hooks.named_functions())
+        self._functions = Targets(default_ir2torch().hooks.named_functions())
         self._graphs: dict[str, tuple[fx.Graph, dict[fx.Node, Node]]] = {}
         self.tensors: dict[str, torch.Tensor] = {}
         self._to_fakes(built.model, {id(tensor): value for tensor, value in built.values})
@@ -182,8 +192,8 @@ def _fake(mode: FakeTensorMode, tensor: torch.Tensor, known: torch.Tensor | None
         known = None
     constant = known if known is not None and known.numel() == 1 else None
     fake: torch.Tensor = FakeTensor(mode, tensor.detach(), cpu, constant=constant)
-    if not isinstance(tensor, nn.Parameter):
-        return fake
-    # No gradients, so that autograd saves no values.
-    with mode:
-        return nn.Parameter(fake, requires_grad=False)
+    if isinstance(tensor, nn.Parameter):
+        # nn.Parameter() does the same after a call of detach(). It has no gradients, so that
+        # autograd saves no values.
+        fake._is_param = True
+    return fake

@@ -7,11 +7,12 @@ from typing import Any
 
 from layergraph.errors import ArgumentError
 from layergraph.ir import Implementation, Ir, Node
+from layergraph.ir2torch.meta_model import MetaModel
 from layergraph_shapes.alternatives import Answers
 from layergraph_shapes.arguments import Arguments
 from layergraph_shapes.described import Either, text
 from layergraph_shapes.describing import Describing
-from layergraph_shapes.fake_model import FakeModel
+from layergraph_shapes.fake_model import FakeModel, meta_model
 from layergraph_shapes.observer import Path
 from layergraph_shapes.sizes import Sizes, check_name
 from layergraph_shapes.walk import Walk
@@ -125,8 +126,33 @@ def shapes(
         return float32[batch, 3]
     """
     check_options(ir, sizes, decisions)
+    return shapes_of(
+        meta_model(ir, training=training), args, kwargs, sizes=sizes, decisions=decisions
+    )
+
+
+def shapes_of(
+    built: MetaModel,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    decisions: Mapping[str, bool] | None = None,
+) -> Shapes:
+    """Return what :func:`shapes` returns, for a model that :func:`meta_model` built.
+
+    Args:
+        built: the model. It is as before afterwards, so that it can be filled with tensors.
+        args: see :func:`shapes`.
+        kwargs: see :func:`shapes`.
+        sizes: see :func:`shapes`.
+        decisions: see :func:`shapes`.
+
+    Raises:
+        ArgumentError, AssumptionError, ShapeError: as for :func:`shapes`.
+    """
     symbols = Sizes(sizes or {})
-    model = FakeModel(ir, symbols, training=training)
+    model = FakeModel(built, symbols)
     seen = _Described(symbols)
     walk = Walk(model, symbols, seen, decisions)
     with model.running():
