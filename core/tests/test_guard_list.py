@@ -1,5 +1,7 @@
 """The list of a rebuilt model's guards."""
 
+import enum
+
 import pytest
 import torch
 from torch import nn
@@ -59,6 +61,24 @@ def test_a_guard_names_a_node_of_its_graph(ir):
 
 def test_a_model_that_takes_all_has_no_guards():
     assert lg.to_ir(nn.Sequential(nn.Linear(2, 2)), (torch.ones(1, 2),)).guards == []
+
+
+class Pooling(enum.Enum):
+    MEAN = "mean"
+    MAX = "max"
+
+
+def test_guards_on_objects_say_what_they_check():
+    class Model(nn.Module):
+        def forward(self, x, kept, other, pooling):
+            kept["last"] = x
+            return x.mean() + other["bias"] if pooling is Pooling.MEAN else x.max()
+
+    x = torch.rand(2, 3)
+    ir = lg.to_ir(Model(), (x, {"first": x}, {"bias": x}, Pooling.MEAN))
+    says = [(each.says, each.where) for each in ir.guards]
+    assert any(fact.endswith("is Pooling.MEAN") for fact, _ in says)
+    assert any(fact.endswith("are different objects") and where for fact, where in says)
 
 
 def test_the_other_mode_counts():

@@ -57,10 +57,7 @@ def _said(
 ) -> Iterator[tuple[str, str]]:
     """Yield the facts that a node checks, each with the line of code that depends on it."""
     if node.type == INPUT:
-        for fact, value in node.kwargs.items():
-            if fact != "default":
-                is_what = "is" if fact == "fixed" else f"has the {fact}"
-                yield f"the input {node.name!r} {is_what} {value_text(value)}", ""
+        yield from _of_input(node)
         return
     kind = node.implementation.removeprefix(_PREFIX)
     if not node.implementation.startswith(_PREFIX):
@@ -81,11 +78,23 @@ def _said(
         )
     elif kind == "_environment":
         yield f"the environment's {value} is {texts[0]}", str(given[1])
+    elif kind == "_named":
+        yield f"{_source(graph, value, arguments)} is {given[1]}", str(given[2])
+    elif kind == "_distinct":
+        objects = value if isinstance(value, tuple | list) else (value,)
+        parts = [_source(graph, each, arguments) for each in objects]
+        yield f"{', '.join(parts)} are different objects", str(given[0])
     else:
         has = f"has {texts[0]} parts" if kind == "_length" else f"is {texts[0]}"
         otherwise = f"; otherwise: {given[2]}" if len(given) > 2 else ""
-        where = str(given[1]) if len(given) > 1 else ""  # code that a rewrite adds has no line
-        yield f"{_source(graph, value, arguments)} {has}{otherwise}", where
+        yield f"{_source(graph, value, arguments)} {has}{otherwise}", str(given[1])
+
+
+def _of_input(node: Node) -> Iterator[tuple[str, str]]:
+    for fact, value in node.kwargs.items():
+        if fact != "default":
+            is_what = "is" if fact == "fixed" else f"has the {fact}"
+            yield f"the input {node.name!r} {is_what} {value_text(value)}", ""
 
 
 def _source(graph: Graph, value: Value, arguments: dict[str, tuple[Value, ...]]) -> str:
