@@ -174,7 +174,7 @@ def test_its_quantizers_are_names_in_a_file(installed: Environment) -> None:
     assert installed.report(QUANTIZED) == {"same": True, "gradients": True}
     error = installed.report(WITHOUT)
     assert "'acme_fixed_point.quantizers.RoundToFixedPoint'" in error
-    assert f"{NAME}: install it if you trust it" in error
+    assert f"{NAME} according to the file: install it if you trust it" in error
 
 
 def test_its_subcommand_is_there_beside_the_others(installed: Environment) -> None:

@@ -87,18 +87,18 @@ def test_installed_it_passes_its_own_tests_and_answers(
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("", "no name of a distribution"),
-        ("-scale", "no name of a distribution"),
-        ("../scale", "no name of a distribution"),
-        ("two words", "no name of a distribution"),
-        ("scàle", "no name of a distribution"),
+        ("", "not the name of a distribution"),
+        ("-scale", "not the name of a distribution"),
+        ("../scale", "not the name of a distribution"),
+        ("two words", "not the name of a distribution"),
+        ("scàle", "not the name of a distribution"),
         ("layergraph", "reserved"),
         ("Layergraph_scale", "reserved"),
         ("3d-scale", "cannot import"),
         ("lambda", "cannot import"),
-        ("json", "hide the one"),
-        ("torch", "hide the one"),
-        ("MultiheadAttention", "the type of one of torch"),
+        ("json", "hide the installed one"),
+        ("torch", "hide the installed one"),
+        ("MultiheadAttention", "as a layer of torch"),
     ],
 )
 def test_names_that_cannot_be_are_refused(name, reason, tmp_path):
@@ -111,7 +111,7 @@ def test_what_is_there_stays(tmp_path):
     there = tmp_path / "acme-scale" / "mine.txt"
     there.parent.mkdir()
     there.write_text("mine")
-    with pytest.raises(LayergraphError, match="there already"):
+    with pytest.raises(LayergraphError, match="exists already"):
         create("acme-scale", tmp_path)
     assert [each.name for each in there.parent.iterdir()] == ["mine.txt"]
 

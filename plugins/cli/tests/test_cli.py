@@ -428,7 +428,10 @@ REFUSED = {
     "a factory without name": (["convert", "M", "m.json"], "write package.module:function"),
     "a path": (["convert", "./a.py:net", "m.json"], "write package.module:function"),
     "a path to a file": (["convert", "M.py", "m.json"], "M.py is a file"),
-    "no module": (["convert", "nowhere.at.all:net", "m.json"], "there is no module nowhere here"),
+    "no module": (
+        ["convert", "nowhere.at.all:net", "m.json"],
+        "there is no module nowhere in this folder",
+    ),
     "no function": (["convert", "M:nothing", "m.json"], "the module M has no nothing"),
     "no function but a value": (["convert", "M:number_itself", "m.json"], "is a int; name a"),
     "no model": (["convert", "M:number", "m.json"], "M:number returned a int; name a function"),

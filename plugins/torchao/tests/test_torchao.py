@@ -235,7 +235,7 @@ def test_without_the_plugin(quantized, tmp_path, monkeypatch):
     }
     converter = get_default_converter(disable=["layergraph-torchao"])
     monkeypatch.setattr("layergraph_files.build.default_ir2torch", lambda: converter)
-    with pytest.raises(FileError, match="it was layergraph-torchao: install it"):
+    with pytest.raises(FileError, match="layergraph-torchao according to the file: install it"):
         lg.load_model(path)
     from layergraph.torch2ir import get_default_converter as of_models
 

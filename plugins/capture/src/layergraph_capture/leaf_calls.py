@@ -70,12 +70,8 @@ class LeafCalls:
                 module_info.as_left = module_info.as_found
             else:
                 run.unrecorded(note_left, (module_info,), {})
-            run.guards.note_changes(
-                args,
-                before,
-                (lowered, named),
-                is_known=bool(vars(module_info.module).get("inplace")),
-            )
+            is_known = bool(vars(module_info.module).get("inplace"))
+            run.guards.note_changes(args, before, (lowered, named), is_known=is_known)
             if not run.guards.changes_state:
                 run.guards.changes_state = _changes_own_state(module_info.module)
             value = run.recorder.call("module", module_info.path, lowered, named)
