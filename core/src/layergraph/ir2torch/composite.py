@@ -41,7 +41,7 @@ _COMPILED = ("_code", "_lineno_map", "_prologue_start")
 _NOT_COPIED = (*_COMPILED, "evaluation", "_bodies")
 # The graphs that users have read or set. Not an attribute, because torch.export of torch 2.9 reads
 # the graph during the run, and refuses a module that gets an attribute then.
-_graphs: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
+_graph_of: weakref.WeakKeyDictionary[nn.Module, Any] = weakref.WeakKeyDictionary()
 
 
 @functools.cache
@@ -105,7 +105,7 @@ class Composite(Holder, fx.GraphModule):
         self._hold(members)
         self.__dict__.update(evaluation=second, _aliases=dict(aliases), _bodies=dict(bodies))
         self._make_findable()
-        type(self)._source = _graphs.pop(self)
+        type(self)._source = _graph_of.pop(self)
         graph.owning_module = None
 
     def alike(self, members: nn.Module) -> Composite:
@@ -151,18 +151,18 @@ class Composite(Holder, fx.GraphModule):
 
     @property
     def _graph(self) -> fx.Graph:
-        graph = _graphs.get(self)
+        graph = _graph_of.get(self)
         if graph is None:
             graph = copy.deepcopy(type(self)._source)
             if graph is None:
                 raise AttributeError("a Composite without a graph")
             self._refer_back_weakly(graph)
-            _graphs[self] = graph
+            _graph_of[self] = graph
         return graph
 
     @_graph.setter
     def _graph(self, graph: fx.Graph) -> None:
-        _graphs[self] = graph
+        _graph_of[self] = graph
 
     def recompile(self) -> PythonCode:
         """Make the code again, after an edit of the graph."""
@@ -260,7 +260,7 @@ class Composite(Holder, fx.GraphModule):
 
     def _graphs(self) -> list[Any]:
         both = [self] if self.evaluation is None else [self, self.evaluation]
-        return [_graphs.get(each, each._source) for each in both]
+        return [_graph_of.get(each, each._source) for each in both]
 
 
 def _has_usual_code(graph: fx.Graph) -> bool:
