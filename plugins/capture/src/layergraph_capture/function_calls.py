@@ -101,7 +101,7 @@ class FunctionCalls:
     def _stop_before_kernel(self, name: str, error: CaptureError) -> None:
         """Raise if a kernel would read a tensor without memory, which would crash the process."""
         if isinstance(error, UnrunnableError):
-            self._run.failed(name, error)
+            self._run.refusals.failed(name, error)
             raise error
 
     def _plain_result(

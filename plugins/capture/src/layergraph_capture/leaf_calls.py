@@ -61,7 +61,7 @@ class LeafCalls:
             result = run.unrecorded(original, (module_info.module, *args), kwargs)
         except Exception as error:
             if takes(module_info.module, args, kwargs):
-                run.failed(module_info.path, error)
+                run.refusals.failed(module_info.path, error)
             raise
         with torch._C.DisableTorchFunction():
             if may_layer_draw(type(module_info.module)):

@@ -36,7 +36,6 @@ from layergraph.torch2ir.tracing.code_patches import named_functions, size_funct
 from layergraph.torch2ir.tracing.module_call import Trace, TracedValue
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.tracer import Tracer
-from layergraph.torch2ir.tracing.unsupported import unsupported
 from layergraph_capture.arguments import Arguments, tensors_in
 from layergraph_capture.compared_objects import compares_objects
 from layergraph_capture.function_calls import FunctionCalls
@@ -205,12 +204,12 @@ class EagerTracer(Tracer):
             with self.short_runs.watching():
                 trace = super().run()
             if self._foreign.drop(trace):
-                self._refuse(
+                self.refusals.add(
                     "it reads a hidden state of a layer that is not part of the model; register "
                     "the layer in the model",
                     "",
                 )
-                raise unsupported(self.refused, self.hint)
+                raise self.refusals.error()
             self._complete(trace)
             return trace
         finally:
@@ -305,7 +304,7 @@ class EagerTracer(Tracer):
             if problem and not isinstance(error, CaptureError):
                 # The refused construct may be the cause of the error.
                 self.refuse(problem)
-            self.failed(name, error)
+            self.refusals.failed(name, error)
             raise
 
     def unrecorded(

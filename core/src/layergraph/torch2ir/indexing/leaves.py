@@ -65,8 +65,24 @@ def note_left(module_info: ModuleInfo) -> None:
         module_info.as_left = _noted(now)
 
 
-def begin_run(module_info: ModuleInfo) -> None:
-    """Record the state of a leaf at the start of a run: an earlier run's, or none."""
+def begin_runs(module_index: ModuleIndex) -> dict[int, str]:
+    """Record the state of each leaf at the start of a run.
+
+    Returns:
+        The keys of the hidden states that the leaves hold, by ``id`` of the tensor.
+    """
+    keys = {}
+    for each in module_index:
+        if each.is_leaf:
+            _begin_run(each)
+            for name, tensor in each.hidden.items():
+                if tensor is not None:
+                    keys[id(tensor)] = each.key(name)
+    return keys
+
+
+def _begin_run(module_info: ModuleInfo) -> None:
+    # The state is that which an earlier run left, or that of the index.
     if module_info.as_left is not module_info.as_found:
         module_info.left_before.append(module_info.as_left)
     module_info.as_left = module_info.as_found

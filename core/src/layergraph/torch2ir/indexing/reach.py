@@ -13,7 +13,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Collection, Iterable
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -55,8 +55,8 @@ class Reached(NamedTuple):
     path: str = ""
 
 
-class Listener(Protocol):
-    """A listener for objects that code reaches."""
+class Listener:
+    """A listener for objects that code reaches; it ignores what it does not override."""
 
     def reached(self, reached: Reached) -> None:
         """Receive an object that keeps state, before code can change it."""

@@ -19,7 +19,7 @@ from layergraph.functions.foreign import applied_class
 from layergraph.tensors.memory import lie_alike
 from layergraph.torch2ir.indexing.followed import OF_TORCH, PLAIN
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
-from layergraph.torch2ir.indexing.reach import Label, Place, Reach, Reached
+from layergraph.torch2ir.indexing.reach import Label, Listener, Reach, Reached
 from layergraph.torch2ir.state.snapshots import Dicts, Keeper, keeper_of
 from layergraph.torch2ir.tracing.lines import line
 from layergraph.torch2ir.tracing.stand_ins import settled
@@ -145,7 +145,7 @@ def _may_name(code: CodeType, names: Sequence[str]) -> bool:
     return any(name in each for each in named for name in names)
 
 
-class Unchanged:
+class Unchanged(Listener):
     """Context manager that undoes the changes of the model's code to reached objects.
 
     Apply patches before entering it, so that they do not count as changes.
@@ -180,12 +180,6 @@ class Unchanged:
         keeper = keeper_of(type(reached.state))
         if keeper is not None:
             self._before.append((reached, keeper, keeper.read(reached.state)))
-
-    def entered(self, members: dict[str, Any]) -> None:
-        """See :class:`reach.Listener`."""
-
-    def found_callable(self, place: Place, function: Any) -> None:
-        """See :class:`reach.Listener`."""
 
     def patched(self, holder: Any, name: Any, new: Any) -> None:
         """Record a patch, so that it does not count as a change of the model's code."""

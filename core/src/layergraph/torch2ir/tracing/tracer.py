@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import functools
 import inspect
@@ -14,33 +13,31 @@ from typing import Any
 import torch
 from torch import nn
 
-from layergraph.errors import CaptureError, Unsupported, first_line
+from layergraph.errors import CaptureError
 from layergraph.functions.names import Functions
 from layergraph.ir import Value
 from layergraph.literals import size_record, to_graph_literal
 from layergraph.tensors.state import Memory
-from layergraph.torch2ir.indexing.leaves import assigned_states, begin_run
+from layergraph.torch2ir.indexing.leaves import assigned_states, begin_runs
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
-from layergraph.torch2ir.indexing.reach import Place, Reached
 from layergraph.torch2ir.state.changes import Change, Unchanged
 from layergraph.torch2ir.state.generators import foreign_generators
 from layergraph.torch2ir.state.global_state import GlobalState
-from layergraph.torch2ir.state.state_queries import queries_of, state_queries
+from layergraph.torch2ir.state.state_queries import state_queries
 from layergraph.torch2ir.state.watching import Watch
-from layergraph.torch2ir.tracing.applied_functions import seen_again
 from layergraph.torch2ir.tracing.called_functions import changes_its_first_argument
 from layergraph.torch2ir.tracing.code_patches import import_patches, module_patches
 from layergraph.torch2ir.tracing.environment import environment
 from layergraph.torch2ir.tracing.higher_order import higher_order_calls
 from layergraph.torch2ir.tracing.jagged import jagged_tensors
-from layergraph.torch2ir.tracing.lines import code_place, first_line_of, line_of
+from layergraph.torch2ir.tracing.lines import code_place, first_line_of
 from layergraph.torch2ir.tracing.module_call import Parameter, StateRead, Trace
 from layergraph.torch2ir.tracing.patches import Patch, Patcher, with_room_for
+from layergraph.torch2ir.tracing.reached_code import ReachedCode
 from layergraph.torch2ir.tracing.recorder import Recorder
+from layergraph.torch2ir.tracing.refusal_log import RefusalLog
 from layergraph.torch2ir.tracing.state_tensors import StateTensors
 from layergraph.torch2ir.tracing.transforms import transforms
-from layergraph.torch2ir.tracing.uncached import uncached
-from layergraph.torch2ir.tracing.unsupported import refusal_before, unsupported
 from layergraph.torch2ir.tracing.way_of_tracing import WayOfTracing
 from layergraph.undo import raise_interrupt, undoing
 
@@ -60,8 +57,7 @@ class Tracer(WayOfTracing):
         recorder: the recorder of the calls.
         state_tensors: the tensors of the model, by their keys.
         parameters: the arguments of the model.
-        refused: the refusals so far.
-        caught: refusals that count only if the model catches the error and the run succeeds.
+        refusals: the refusals so far.
         outside: the snapshots that undo the changes of the model's code to objects other than
             tensors.
         carried: changes of an earlier run, which this run starts with.
@@ -83,15 +79,13 @@ class Tracer(WayOfTracing):
         self.module_index = module_index
         self.state_tensors = StateTensors(module_index, keys, memory)
         self.functions = functions
-        self.refused: list[Unsupported] = []
-        self.caught: list[Unsupported] = []
+        self.refusals = RefusalLog(module_index, self.recorder, self.hint)
         self.outside = Unchanged(module_index)
         self.carried: list[Change] = []
         self.generators: tuple[Any, ...] = ()
         self.hidden: dict[int, str] = {}
         self.watch = Watch(module_index.reach.enter, module_index.reach.codes)
         self._thread = 0
-        self._error: Exception | None = None
 
     # --- running ---
 
@@ -117,8 +111,8 @@ class Tracer(WayOfTracing):
         # The model sets context variables in a copy of the context, so that ours stay as they are.
         context = contextvars.copy_context()
         with_room_for(self.module_index.depth, functools.partial(context.run, self._run_and_note))
-        if self.refused:
-            raise unsupported(self.refused, self.hint)
+        if self.refusals.refused:
+            raise self.refusals.error()
         return Trace(self.recorder.root, self.state_tensors.constants, self.parameters).settle()
 
     def _run_and_note(self) -> None:
@@ -130,57 +124,46 @@ class Tracer(WayOfTracing):
             if error.unsupported:
                 raise
             # The error came after the forward pass, so that no line of the model belongs to it.
-            self._refuse(str(error), "")
+            self.refusals.add(str(error), "")
 
     def _run(self, args: list[Any], kwargs: dict[str, Any]) -> None:
         model = self.module_index.root.module
         self.generators = foreign_generators()
+        patcher = Patcher(self._patches())
+        reached = ReachedCode(self, patcher, self.outside, self.scope_patches)
         try:
             with (
                 self.state.compared(),
                 undoing(functools.partial(sys.settrace, sys.gettrace())),
-                Patcher(self._patches()) as self._patcher,
-                self._listening(),
+                patcher,
+                reached.listening(),
                 self.outside,
                 self.watching(),
             ):
                 for change in self.carried:
                     change.carry()
-                self._begin_leaves()
+                self.hidden = begin_runs(self.module_index)
+                for tensor, key in self.hidden.items():
+                    self.state_tensors.keys.setdefault(tensor, key)
                 try:
                     self.call(model, args, kwargs)
                     self.compare_state(type(model), of_all=True)
                     self._refuse_assigned()
-                    self.refused += self.caught
-                except CaptureError as error:
-                    raise_interrupt(error)
-                    if error.unsupported:
-                        raise
-                    self._refuse(str(error), self._line_of(error))
-                    raise unsupported(self.refused, self.hint) from error
+                    self.refusals.succeeded()
                 except Exception as error:
                     raise_interrupt(error)
-                    refusal = refusal_before(error)
-                    reason = f"{type(error).__name__}: {first_line(error)}"
-                    self._refuse(reason if refusal is None else str(refusal), self._line_of(error))
-                    raise unsupported(self.refused, self.hint) from refusal or error
+                    if isinstance(error, CaptureError) and error.unsupported:
+                        raise
+                    refusal, cause = self.refusals.ended_by(error)
+                    raise refusal from cause
         finally:
             self._thread = 0
-            self._error = None
-
-    def _begin_leaves(self) -> None:
-        for each in self.module_index:
-            if each.is_leaf:
-                begin_run(each)
-                for name, tensor in each.hidden.items():
-                    if tensor is not None:
-                        self.hidden[id(tensor)] = each.key(name)
-                        self.state_tensors.keys.setdefault(id(tensor), each.key(name))
+            self.refusals.end()
 
     def _refuse_assigned(self) -> None:
         for each in self.module_index:
             for name in assigned_states(each):
-                self._refuse(
+                self.refusals.add(
                     f"it assigns {each.key(name)}, a hidden state, after the last call of "
                     f"{each.path or 'the model'!r}; assign it before a call",
                     "",
@@ -198,9 +181,6 @@ class Tracer(WayOfTracing):
     def call(self, model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Call the model."""
         model(*args, **kwargs)
-
-    def _line_of(self, error: BaseException) -> str:
-        return line_of(error, self.module_index.code_files)
 
     def _patches(self) -> Iterator[Patch]:
         yield from module_patches(self)
@@ -225,19 +205,12 @@ class Tracer(WayOfTracing):
             # error.
             within, self.recorder.scope = self.recorder.scope, around
             if takes(module_info.module, args, kwargs):
-                self.failed(module_info.path, error)
+                self.refusals.failed(module_info.path, error)
                 self.recorder.scope = within
             else:
                 self.recorder.drop(within)
             raise
         return self.leave(module_info, result)
-
-    def failed(self, name: str, error: Exception) -> None:
-        """Record an error of a module or function; if the model catches it, capture fails."""
-        if error is not self._error:
-            self._error = error
-            reason = f"its code catches an error of {name}: for other inputs there may be none"
-            self.caught.append(self.found(reason, code_place()))
 
     def enter(
         self, module_info: ModuleInfo, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -275,34 +248,6 @@ class Tracer(WayOfTracing):
             return size_record([self.to_literal(each) for each in value])
         return self.read(value)
 
-    # --- what is reached ---
-
-    @contextlib.contextmanager
-    def _listening(self) -> Iterator[None]:
-        self.module_index.reach.listen(self)
-        try:
-            yield
-        finally:
-            self.module_index.reach.listeners.remove(self)
-
-    def reached(self, reached: Reached) -> None:
-        """See :class:`reach.Listener`."""
-
-    def entered(self, members: dict[str, Any]) -> None:
-        """See :class:`reach.Listener`."""
-        for patch in list(self.scope_patches(members)):
-            self._patcher.put(*patch)
-            self.outside.patched(*patch)
-        for patch in queries_of(self.module_index, members):
-            self._patcher.put(*patch)
-            self.outside.patched(*patch)
-
-    def found_callable(self, place: Place, function: Any) -> None:
-        """See :class:`reach.Listener`."""
-        new = seen_again(function) or uncached(self, function)
-        self._patcher.put(*place, new)
-        self.outside.patched(*place, new)
-
     # --- recording ---
 
     def named_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -319,7 +264,7 @@ class Tracer(WayOfTracing):
             reason: the construct that a graph cannot hold.
             line: its line of code; if empty, the line that is running.
         """
-        self._refuse(reason, line or code_place())
+        self.refusals.add(reason, line or code_place())
 
     def compare_state(self, left: type | None = None, *, of_all: bool = False) -> None:
         """Refuse changes that the model's code made to torch's global state since the last call.
@@ -331,17 +276,6 @@ class Tracer(WayOfTracing):
         change = self.state.change(of_all=of_all)
         if change is not None:
             self.refuse(change, "" if left is None else first_line_of(left))
-
-    def _refuse(self, reason: str, line: str) -> None:
-        found = self.found(reason, line)
-        if found not in self.refused:
-            self.refused.append(found)
-
-    def found(self, reason: str, line: str) -> Unsupported:
-        """Return a refusal for the module call that is being recorded."""
-        path = self.recorder.scope.path
-        cls = type(self.module_index.at(path).module)
-        return Unsupported(path, f"{cls.__module__}.{cls.__qualname__}", reason, line)
 
     def to_literal(self, value: Any) -> Any:
         """Return an argument of a function as a literal."""

@@ -86,7 +86,7 @@ class ReplayTracer(EagerTracer):
             # The run changes these, so the replay would find the changed ones.
             self._log.give_up()
         super().call(model, args, kwargs)
-        if self._log.is_complete and self._asked_mode and not self.refused and not self.caught:
+        if self._log.is_complete and self._asked_mode and self.refusals.is_empty:
             log = self._log
             try:
                 self._other = self._in_other_mode(model, *given)
@@ -126,8 +126,8 @@ class ReplayTracer(EagerTracer):
             replayer.end()
             self._is_other_refused = replayer.is_refused
             self._replayer, self.trains = None, trains
-            caught = len(self.caught)
-            self.caught.clear()
+            caught = len(self.refusals.caught)
+            self.refusals.caught.clear()
             # If the replay stops while a region is entered, its exit does not run.
             self.unrecorded(torch._C._set_grad_enabled, (takes_gradients,), {})
             put_back(settings)
