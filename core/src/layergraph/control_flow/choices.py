@@ -100,8 +100,9 @@ def conditionally(
 
 
 def _holds(condition: object, expected: bool) -> bool:
-    if condition is True or condition is False:
-        return condition is expected
+    # torch.compile and torch.export compare sizes that are symbols.
+    if isinstance(condition, (bool, torch.SymBool)):
+        return expected if condition else not expected
     if isinstance(condition, torch.Tensor) and torch._C._is_tracing():
         return bool(condition) is expected  # under torch.jit.trace, sizes are tensors
     if condition is not None:

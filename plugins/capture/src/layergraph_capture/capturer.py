@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from layergraph.capturing import Capturer, CaptureRequest, Example, Run
-from layergraph.errors import Unsupported
+from layergraph.errors import CaptureError, Unsupported
 from layergraph.ir import Ir
 from layergraph.torch2ir.code_owners import add_tracer_package
 from layergraph.torch2ir.state.changes import Change
@@ -14,6 +14,7 @@ from layergraph.torch2ir.tracing.module_call import Trace
 from layergraph_capture.arguments import Arguments
 from layergraph_capture.loops.confirm import is_like_model
 from layergraph_capture.loops.find import looped
+from layergraph_capture.loops.lengths import longer_calls
 from layergraph_capture.loops.short_runs import LongRunError, ShortRuns
 from layergraph_capture.original import unfit
 from layergraph_capture.replaying.tracer import ReplayTracer
@@ -58,6 +59,7 @@ class EagerCapturer(Capturer):
         self._arguments = self._examples[0]
         self._runs = Runs(request.module_index)
         self._conversions = Conversions()
+        self._branches: set[str] = set()
         self._request = request
         self._kind = ReplayTracer if request.modes == "both" else EagerTracer
 
@@ -69,6 +71,7 @@ class EagerCapturer(Capturer):
         numbers_turns: bool = False,
         replays: bool = True,
         knows: Callable[[Sequence[Change]], bool] | None = None,
+        branches: Collection[str] = (),
     ) -> EagerTracer:
         """See :class:`Capturer`.
 
@@ -78,6 +81,7 @@ class EagerCapturer(Capturer):
             numbers_turns: whether the iteration numbers of loops are symbolic.
             replays: whether the tracer may replay the run in the other mode.
             knows: returns whether earlier runs have shown that changes affect no later run.
+            branches: the lines whose comparisons of sizes are decisions.
         """
         request = self._request
         short_runs = self._short_runs
@@ -96,6 +100,7 @@ class EagerCapturer(Capturer):
             self._conversions,
             numbers_turns=numbers_turns,
             knows=knows,
+            branches=branches,
             short_runs=short_runs,
         )
 
@@ -104,6 +109,7 @@ class EagerCapturer(Capturer):
         ways: list[Ways] = []
         traces: list[Trace] = []
         self._runs.add(self.tracer, trace)
+        self._branches = {each.where for each in trace.decisions if each.is_by_size}
         runs = [trace, *[self._run_with(run, each) for each in self._examples[1:]]]
         with_loops = self._looped(run, runs)
         if with_loops is not None:
@@ -143,7 +149,34 @@ class EagerCapturer(Capturer):
         return found
 
     def _run_with(self, run: Run, arguments: Arguments, answers: Sequence[bool] = ()) -> Trace:
-        return self._runs.run(run, partial(self.tracer, arguments, answers))
+        made: list[EagerTracer] = []
+
+        def make() -> EagerTracer:
+            made.append(self.tracer(arguments, answers))
+            return made[-1]
+
+        try:
+            return self._runs.run(run, make)
+        except CaptureError:
+            is_size_forced = made[-1].decisions.is_size_forced
+            longer = self._on_longer(run, answers) if is_size_forced else None
+            if longer is None:
+                raise
+            return longer
+
+    def _on_longer(self, run: Run, answers: Sequence[bool]) -> Trace | None:
+        """Return a run on a longer example whose sizes give the answers; None if there is none."""
+        if len(self._request.examples) > 1:
+            return None
+        for example in longer_calls(self._request.examples[0]):
+            make = partial(self.tracer, self._arguments_of(example), branches=self._branches)
+            try:
+                trace = self._runs.try_out(run, make)
+            except CaptureError:
+                continue
+            if [each.answer for each in trace.decisions[: len(answers)]] == list(answers):
+                return trace
+        return None
 
     def _run_on(self, run: Run, example: Example, *, replays: bool) -> Trace:
         """Run the model on an example to find its loops."""

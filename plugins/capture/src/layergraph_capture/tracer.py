@@ -7,7 +7,7 @@ tensors to values; others handle sizes, devices and guards. The trackers write t
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -128,6 +128,7 @@ class EagerTracer(Tracer):
         *,
         numbers_turns: bool = False,
         knows: Callable[[Sequence[Change]], bool] | None = None,
+        branches: Collection[str] = (),
         short_runs: ShortRuns,
     ) -> None:
         super().__init__(module_index, keys, memory, functions, arguments.device)
@@ -151,6 +152,7 @@ class EagerTracer(Tracer):
             self.is_recording,
             decisions,
             self._states,
+            branches,
         )
         self.devices = Devices(recorder, arguments.device)
         self._foreign = ForeignStates(module_index)
@@ -218,7 +220,7 @@ class EagerTracer(Tracer):
             self.sizes.end()
 
     def _complete(self, trace: Trace) -> None:
-        trace.decisions = self.decisions.made
+        trace.decisions = self.decisions.settled()
         if self._states is not None:
             is_kept = any(keeps_list(each.now, each.was) for each in self.changes)
             keeps_lists = self._states.keeps_lists or is_kept

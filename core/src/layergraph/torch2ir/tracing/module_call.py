@@ -292,12 +292,15 @@ class Decision:
         answer: the answer in this run.
         where: the line of the model's code that branches.
         is_by_size: whether the question compares a size of a tensor.
+        is_guard: whether only the way of this answer counts, because the run asks more such
+            questions than a graph holds.
     """
 
     condition: TracedValue
     answer: bool
     where: str
     is_by_size: bool = False
+    is_guard: bool = False
 
 
 @dataclass(slots=True)

@@ -83,9 +83,7 @@ def lengths(example: Example, turns: int, each: int = 1) -> Iterator[Length]:
         turns: the number.
         each: the growth of the number per turn.
     """
-    shapes = [
-        tensor.shape for tensor in _tensors((*(example[0] or ()), *(example[1] or {}).values()))
-    ]
+    shapes = [tensor.shape for tensor in _tensors_of(example)]
     sizes = dict.fromkeys(size for shape in shapes for size in shape)
     steps = [(size, max(size // turns, 1)) for size in sizes if _is_likely(size, turns)]
     steps += [(size, 1) for size, step in steps if step > 1]
@@ -107,6 +105,13 @@ def lengths(example: Example, turns: int, each: int = 1) -> Iterator[Length]:
                 yield Length(size, step, group)
 
 
+def longer_calls(example: Example) -> Iterator[Example]:
+    """Yield a few calls in which a size of the inputs is one larger, the largest size first."""
+    sizes = {size for tensor in _tensors_of(example) for size in tensor.shape if size > 1}
+    for size in sorted(sizes, reverse=True)[:_MOST_CALLS]:
+        yield Length(size, 1).call(example, 1)
+
+
 def _is_likely(size: int, turns: int) -> bool:
     """Return whether a number of turns may depend on a size: it is near the size, or divides it."""
     if size > 1 and (size % turns == 0 or abs(size - turns) <= _NEAR):
@@ -115,6 +120,7 @@ def _is_likely(size: int, turns: int) -> bool:
 
 
 _NEAR = 3
+_MOST_CALLS = 3
 
 
 def _unlikeliness(size: int, step: int, turns: int) -> tuple[int, int]:
@@ -124,6 +130,10 @@ def _unlikeliness(size: int, step: int, turns: int) -> tuple[int, int]:
     if step > 1 and size % turns == 0:
         return 1, size
     return (2 if step == 1 else 3), abs(size - turns)
+
+
+def _tensors_of(example: Example) -> Iterator[torch.Tensor]:
+    return _tensors((*(example[0] or ()), *(example[1] or {}).values()))
 
 
 def _tensors(values: Sequence[Any]) -> Iterator[torch.Tensor]:

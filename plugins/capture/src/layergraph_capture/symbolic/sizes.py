@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import FrameType
 from typing import Any
 
@@ -16,17 +16,20 @@ from layergraph.torch2ir.tracing.module_call import DeferredCall, ModuleCall, Tr
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.loops.frame_state import PlainStates
 from layergraph_capture.loops.turns import BEGIN, COUNT, is_of_turn
+from layergraph_capture.symbolic.branches import selects_way
 from layergraph_capture.symbolic.ended_sizes import end
 from layergraph_capture.symbolic.symbolic_int import (
     SYMBOLIC_TYPES,
     Origin,
     SymbolicNumber,
+    plain,
     symbolic,
 )
 from layergraph_capture.trackers.guards import Guards
 from layergraph_capture.ways.decisions import ITEM, Decisions, picks
 
 GETITEM = "operator.getitem"
+_BY_NUMBERS, _WITH_ONE, _BRANCH = "by numbers", "with 1", "branch"
 
 
 class Sizes:
@@ -38,7 +41,8 @@ class Sizes:
         is_recording: returns whether the tracer records calls now.
         decisions: answers decisions; None to follow the way of the run.
         states: compares the states at loop iterations, if iterations are marked; otherwise None,
-            and a comparison of a size with 1 is a decision.
+            and some comparisons of sizes are decisions.
+        branches: the lines whose comparisons of sizes of one tensor are decisions anyway.
 
     Attributes:
         is_over: see :class:`SizeListener`.
@@ -53,12 +57,14 @@ class Sizes:
         is_recording: Callable[[], bool],
         decisions: Decisions | None = None,
         states: PlainStates | None = None,
+        branches: Collection[str] = (),
     ) -> None:
         self._recorder = recorder
         self._guards = guards
         self.is_recording = is_recording
         self._decisions = decisions
         self._states = states
+        self._branches = branches
         self.is_over = False
         self.loops = 0
         self.born: list[weakref.ref[SymbolicNumber]] = []
@@ -80,8 +86,7 @@ class Sizes:
                 value = self.read(origin[0])
             else:
                 name, *args = origin
-                given: Any = to_graph_literal(tuple(args), self.read, SYMBOLIC_TYPES)
-                value = self._recorder.call("function", name, given, {})
+                value = self._recorder.call("function", name, self._given(args), {})
             self._guards.expect(value, to_graph_literal(result, self.read, SYMBOLIC_TYPES))
 
     def next_loop(self) -> int:
@@ -107,12 +112,47 @@ class Sizes:
     def decide(self, origin: Origin, result: bool) -> bool:
         """See :class:`SizeListener`."""
         name, *args = origin
-        has_two_ways = _has_two_ways(name, args, by_sizes=self._states is None)
-        if self._decisions is None or not self.is_recording() or not has_two_ways:
+        kind = None
+        if self._decisions is not None and self.is_recording():
+            kind = self._kind_of_decision(name, args)
+        if self._decisions is None or kind is None:
             self.assume(origin, result)
             return result
+        is_branch = kind == _BRANCH
+        return self._decisions.comparison(name, self._given(args), result, is_branch=is_branch)
+
+    def _kind_of_decision(self, name: str, args: Sequence[Any]) -> str | None:
+        """Return the kind of decision that a comparison is; None if it is a guard.
+
+        Both ways of a decision are captured. A comparison is one if numbers from tensors decide it.
+        Of sizes, two kinds of comparisons are. Code often has a branch for a batch of one or a
+        single token, so comparisons with 1 are decisions. So are branches by numbers that are equal
+        in the example, such as a number of missing rows that is 0: the other way pads by nothing
+        then, so the example can take it. We compare sizes of one tensor only: sizes of two
+        arguments that differ do not fit together.
+        """
+        numbers = [each for each in args if isinstance(each, SymbolicNumber)]
+        if any(map(is_of_turn, numbers)):
+            return None
+        if any(map(_is_of_tensor, numbers)):
+            return _BY_NUMBERS
+        if self._states is not None:
+            return None
+        left, right = map(plain, args)
+        if [left, right].count(1) == 1 and name in ("operator.eq", "operator.ne"):
+            return _WITH_ONE
+        is_open = left == right or (self._branches and self._is_asked(name, args))
+        return _BRANCH if is_open and len(_measured(numbers)) == 1 and selects_way() else None
+
+    def _is_asked(self, name: str, args: Sequence[Any]) -> bool:
+        """Return whether the run of the example or this run decides by such a comparison."""
+        if code_place() in self._branches:
+            return True
+        return self._decisions is not None and self._decisions.is_known(name, self._given(args))
+
+    def _given(self, args: Sequence[Any]) -> tuple[Value, ...]:
         given: Any = to_graph_literal(tuple(args), self.read, SYMBOLIC_TYPES)
-        return self._decisions.comparison(name, given, result)
+        return given  # type: ignore[no-any-return]
 
     def late(self, value: Any, late: DeferredCall, target: str, *args: Value) -> Any:
         """Return the symbolic number of a deferred call."""
@@ -191,20 +231,17 @@ def _note_number(value: TracedValue, number: SymbolicNumber) -> TracedValue:
     return value
 
 
-def _has_two_ways(name: str, args: Sequence[Any], *, by_sizes: bool) -> bool:
-    """Return whether a comparison is a decision, for which both ways are captured.
-
-    It is if numbers from tensors decide it. Of sizes, only comparisons with 1 are: code often has a
-    branch for a batch of one or a single token.
-    """
-    numbers = [each for each in args if isinstance(each, SymbolicNumber)]
-    if any(map(is_of_turn, numbers)):
-        return False
-    if any(_is_of_tensor(each) for each in numbers):
-        return True
-    plain_values = [each.plain() if isinstance(each, SymbolicNumber) else each for each in args]
-    is_equality = by_sizes and name in ("operator.eq", "operator.ne")
-    return is_equality and plain_values.count(1) == 1
+def _measured(numbers: Sequence[SymbolicNumber]) -> set[object]:
+    """Return the tensors and arguments whose sizes numbers are computed from."""
+    found: set[object] = set()
+    pending: list[Any] = [*numbers]
+    while pending:
+        number = pending.pop()
+        if isinstance(number, SymbolicNumber):
+            pending += number.origin
+        elif isinstance(number, TracedValue):
+            found.add(number)
+    return found
 
 
 def _is_of_tensor(number: SymbolicNumber) -> bool:

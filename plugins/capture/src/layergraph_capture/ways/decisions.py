@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NoReturn
 
 from layergraph.control_flow.choices import truth
@@ -26,8 +27,9 @@ TRUTH = f"layergraph.{truth.__name__}"
 ITEM = "torch.Tensor.item"
 # The most decisions of a run; later questions become guards.
 MAX_DECISIONS = 16
-# The most decisions by sizes among them.
+# The most decisions by sizes among them: comparisons with 1, and branches by equal numbers.
 MAX_BY_SIZES = 1
+MAX_BRANCHES = 2
 # The most questions of a run with forced answers, which might never end.
 MAX_QUESTIONS = 10_000
 OVER = (
@@ -78,6 +80,8 @@ class Decisions:
         self._replayed: dict[tuple[str, str], list[bool]] | None = None
         self._diverge: Callable[[], NoReturn]
         self._by_sizes = 0
+        self._branches: list[Decision] = []
+        self._has_more_branches = False
         self.bodies = 0
         self.is_in_region = False
         self.is_size_forced = False
@@ -106,8 +110,17 @@ class Decisions:
             return answer
         return self._decided(name, (), {}, answer)
 
-    def comparison(self, name: str, args: tuple[Value, ...], answer: bool) -> bool:
-        """Answer a comparison of numbers."""
+    def comparison(
+        self, name: str, args: tuple[Value, ...], answer: bool, *, is_branch: bool = False
+    ) -> bool:
+        """Answer a comparison of numbers.
+
+        Args:
+            name: the function that compares.
+            args: its arguments.
+            answer: its result.
+            is_branch: whether it compares sizes that are equal in the example.
+        """
         if self.bodies:
             self._guards.expect_call(name, args, answer)
             return answer
@@ -120,13 +133,35 @@ class Decisions:
         if self._follows_inputs(args):
             return self._decided(name, args, {}, answer)
         if self._question(name, args, {}) not in self._known:
-            if self._by_sizes == MAX_BY_SIZES:
+            if is_branch:
+                is_over = len(self._branches) == MAX_BRANCHES
+                self._has_more_branches |= is_over
+            else:
+                is_over = self._by_sizes == MAX_BY_SIZES
+                self._by_sizes += not is_over
+            if is_over or len(self.made) == MAX_DECISIONS:
                 self._guards.expect_call(name, args, answer)
                 return answer
-            self._by_sizes += 1
             number = len(self.made)
             self.is_size_forced |= number < len(self._answers) and self._answers[number] != answer
-        return self._decided(name, args, {}, answer, is_by_size=True)
+        made = len(self.made)
+        answer = self._decided(name, args, {}, answer, is_by_size=True)
+        if is_branch:
+            self._branches += self.made[made:]
+        return answer
+
+    def is_known(self, name: str, args: tuple[Value, ...]) -> bool:
+        """Return whether the run has already decided by such a comparison."""
+        return self._question(name, args, {}) in self._known
+
+    def settled(self) -> list[Decision]:
+        """Return the decisions of the run that has ended.
+
+        A few of many branches by sizes serve hardly any other input, so then all are guards.
+        """
+        if not self._has_more_branches:
+            return self.made
+        return [replace(each, is_guard=each in self._branches) for each in self.made]
 
     def _decided(
         self,

@@ -66,10 +66,11 @@ class Explorer:
         answers = [each.answer for each in trace.decisions[:number]]
         other, reason = None, ""
         # Decisions by numbers come first, so that each way by a size has them all.
-        if not trace.decisions[number].is_by_size or all(
-            each.is_by_size for each in trace.decisions
+        decision = trace.decisions[number]
+        if not decision.is_guard and (
+            not decision.is_by_size or all(each.is_by_size for each in trace.decisions)
         ):
-            other, reason = self._other([*answers, not trace.decisions[number].answer])
+            other, reason = self._other([*answers, not decision.answer])
         own = self.explored(trace, number + 1)
         there = None if other is None else self.explored(other, number + 1)
         return Fork(number, own, there, reason)
