@@ -21,6 +21,7 @@ Condition = tuple["TracedValue", bool]
 """The value of a decision, and the answer for which a call is made."""
 
 
+# A call refers to the calls before it, so the text of one would hold those of all: repr=False.
 @dataclass(slots=True, eq=False)
 class TracedValue:
     """A value that the model computes or gets as an input.
@@ -91,7 +92,7 @@ def functions_in(*plain: Value) -> list[ModuleCall]:
     return [leaf.scope for leaf in leaves(*plain) if isinstance(leaf, FunctionRead)]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class TracedBody:
     """The body of a loop: calls that a function repeats, passed to that function as an argument.
 
@@ -110,7 +111,7 @@ class TracedBody:
     result: Value
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Call:
     """One call of a function or of a leaf.
 
@@ -144,7 +145,7 @@ class Call:
         return values_in(*self.args, *self.kwargs.values(), *(self.when or ()))
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class DeferredCall:
     """A place in the sequence where the tracer may insert calls later.
 
@@ -177,7 +178,7 @@ class DeferredCall:
         return self.calls[key].value
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ModuleCall:
     """One call of a composite, or of a function that is an argument of a call.
 

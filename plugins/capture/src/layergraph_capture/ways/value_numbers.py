@@ -87,7 +87,7 @@ class ValueNumbers:
         if call is None or len(call.args) != 2:
             return False
         if call.target == "operator.add":
-            return value.number is not None and repr(call.args[1]) == "0"
+            return value.number is not None and type(call.args[1]) is int and call.args[1] == 0
         return call.target == "operator.getitem" and self._is_whole(*call.args)
 
     def _is_whole(self, tensor: Value, index: Value) -> bool:
