@@ -293,6 +293,7 @@ class Decision:
         answer: the answer in this run.
         where: the line of the model's code that branches.
         is_by_size: whether the question compares a size of a tensor.
+        is_branch: whether the sizes are equal in the example.
         is_guard: whether only the way of this answer counts, because the run asks more such
             questions than a graph holds.
     """
@@ -301,6 +302,7 @@ class Decision:
     answer: bool
     where: str
     is_by_size: bool = False
+    is_branch: bool = False
     is_guard: bool = False
 
 

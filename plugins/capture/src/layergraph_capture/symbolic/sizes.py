@@ -18,6 +18,7 @@ from layergraph_capture.loops.frame_state import PlainStates
 from layergraph_capture.loops.turns import BEGIN, COUNT, is_of_turn
 from layergraph_capture.symbolic.branches import selects_way
 from layergraph_capture.symbolic.ended_sizes import end
+from layergraph_capture.symbolic.linear_forms import may_differ
 from layergraph_capture.symbolic.symbolic_int import (
     SYMBOLIC_TYPES,
     Origin,
@@ -141,8 +142,10 @@ class Sizes:
         left, right = map(plain, args)
         if [left, right].count(1) == 1 and name in ("operator.eq", "operator.ne"):
             return _WITH_ONE
-        is_open = left == right or (self._branches and self._is_asked(name, args))
-        return _BRANCH if is_open and len(_measured(numbers)) == 1 and selects_way() else None
+        is_asked = left == right or (self._branches and self._is_asked(name, args))
+        if not (is_asked and len(_measured(numbers)) == 1 and selects_way()):
+            return None
+        return _BRANCH if may_differ(*args) else None
 
     def _is_asked(self, name: str, args: Sequence[Any]) -> bool:
         """Return whether the run of the example or this run decides by such a comparison."""

@@ -80,7 +80,7 @@ class Decisions:
         self._replayed: dict[tuple[str, str], list[bool]] | None = None
         self._diverge: Callable[[], NoReturn]
         self._by_sizes = 0
-        self._branches: list[Decision] = []
+        self._branches = 0
         self._has_more_branches = False
         self.bodies = 0
         self.is_in_region = False
@@ -134,7 +134,7 @@ class Decisions:
             return self._decided(name, args, {}, answer)
         if self._question(name, args, {}) not in self._known:
             if is_branch:
-                is_over = len(self._branches) == MAX_BRANCHES
+                is_over = self._branches == MAX_BRANCHES
                 self._has_more_branches |= is_over
             else:
                 is_over = self._by_sizes == MAX_BY_SIZES
@@ -146,8 +146,9 @@ class Decisions:
             self.is_size_forced |= number < len(self._answers) and self._answers[number] != answer
         made = len(self.made)
         answer = self._decided(name, args, {}, answer, is_by_size=True)
-        if is_branch:
-            self._branches += self.made[made:]
+        if is_branch and len(self.made) > made:
+            self.made[-1] = replace(self.made[-1], is_branch=True)
+            self._branches += 1
         return answer
 
     def is_known(self, name: str, args: tuple[Value, ...]) -> bool:
@@ -161,7 +162,7 @@ class Decisions:
         """
         if not self._has_more_branches:
             return self.made
-        return [replace(each, is_guard=each in self._branches) for each in self.made]
+        return [replace(each, is_guard=each.is_branch) for each in self.made]
 
     def _decided(
         self,

@@ -67,9 +67,8 @@ class Explorer:
         other, reason = None, ""
         # Decisions by numbers come first, so that each way by a size has them all.
         decision = trace.decisions[number]
-        if not decision.is_guard and (
-            not decision.is_by_size or all(each.is_by_size for each in trace.decisions)
-        ):
+        is_free = not decision.is_by_size or decision.is_branch
+        if not decision.is_guard and (is_free or all(each.is_by_size for each in trace.decisions)):
             other, reason = self._other([*answers, not decision.answer])
         own = self.explored(trace, number + 1)
         there = None if other is None else self.explored(other, number + 1)
