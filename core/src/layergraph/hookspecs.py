@@ -10,9 +10,8 @@ Other hooks return a list of names or rows; None and an empty list add none. If 
 have the same name, class or suffix, the row of the plugin that is asked first counts.
 
 Files and the command line start without torch. So :func:`commands`, :func:`formats`,
-:func:`passes` and :func:`lowerings` are asked each time, and only of plugins whose source, in the
-module that the entry point names, contains the name of the hook. If a plugin fails there, a
-warning names it and layergraph goes on without it.
+:func:`passes` and :func:`lowerings` are asked each time, and only of plugins whose module contains
+the name of the hook. If a plugin fails there, a warning names it and layergraph goes on without it.
 
 layergraph checks each answer. It raises a PluginError, which names distribution and hook, if an
 implementation raises any exception (SystemExit included), gives an answer of a wrong type, or gives
@@ -74,10 +73,9 @@ def torch_to_ir(module: nn.Module) -> Implementation | None:
         this type, whatever is inside it. ``data`` holds plain values. Answer so for exactly the
         classes that you know, because a subclass may compute something else.
 
-        Such a leaf may keep hidden state from one call to the next, in buffers that no state dict
-        holds and whose values ``forward`` takes as arguments of the same names. An IR holds the
-        numbers. If code of the model assigns such a buffer, the graph passes the value by its name
-        in the next call, so the module that ``ir_to_torch`` makes has to take it.
+        Such a leaf may keep hidden state between calls, in buffers that no state dict holds and
+        that ``forward`` takes as arguments of the same names. An IR holds the numbers. If code of
+        the model assigns such a buffer, the graph passes the value by its name in the next call.
 
         An :class:`~layergraph.Implementation` whose ``children`` are ``{}``: the module is a
         container. The converter traces the calls inside it and captures its children. It keeps
@@ -114,8 +112,7 @@ def ir_to_torch(
         None: this handler does not know the type. The converter asks the next handler; if none
         answers, it raises a BuildError that names the type.
 
-        A new module. The core refuses a module that a handler returns twice, and a child as its own
-        parent, because this would tie weights. The module of a container holds the given children
+        A new module, made for this call alone. The module of a container holds the given children
         under their names. If the graph, which may be edited, makes other calls than the class of
         the container, the handler raises an error of :mod:`layergraph.errors`, or declines.
 
@@ -147,11 +144,10 @@ def functions() -> Collection[str | Factory]:  # type: ignore[empty-body]
     Returns:
         Full names: the Python module that defines the function, and its global there
         (``"torchvision.models.swin_transformer.shifted_window_attention"``). Name a custom
-        operation by the function that ``torch.library.custom_op`` made, or as
-        ``"torch.ops.acme.shift"`` or ``"torch.ops.acme.shift.default"``. A model may call it in any
-        of these ways. For the last two, your plugin has to import the module that registers the
-        operation. Do not name an operation that changes its arguments. A name of one of torch's own
-        functions has no effect.
+        operation by the function that ``torch.library.custom_op`` made, or by
+        ``"torch.ops.acme.shift"``; then your plugin imports the module that registers it. A model
+        may call it in any way. Do not name an operation that changes its arguments. A name of
+        torch's own functions has no effect.
 
         For classes of ``autograd.Function`` that a function makes, a row,
         :class:`layergraph.Factory`, says how to make one again.
@@ -170,8 +166,8 @@ def layers() -> Iterable[Layer]:  # type: ignore[empty-body]
 
     The core asks once, when it loads the plugin. From the rows it answers ``torch_to_ir`` and
     ``ir_to_torch`` for these classes and types, with the precedence of the plugin. Each class
-    becomes a leaf, with its constructor arguments as attributes. For your own classes, you can use
-    the decorator :func:`layergraph.layer` instead of rows.
+    becomes a leaf, with its constructor arguments as attributes. For your own classes, there is the
+    decorator :func:`layergraph.layer`.
 
     Returns:
         Rows, :class:`layergraph.layers.Layer`, no two for one class or one type.
@@ -190,9 +186,7 @@ def layers() -> Iterable[Layer]:  # type: ignore[empty-body]
 
 @hookspec(firstresult=True)
 def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """Give inputs to capture a model with, as small as the model allows.
-
-    :func:`layergraph.example_inputs` asks.
+    """Return inputs for :func:`layergraph.example_inputs`, as small as the model allows.
 
     Args:
         model: the model to capture. An implementation must not change or run it.
@@ -220,9 +214,9 @@ def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] |
 def structures() -> Iterable[Structure]:  # type: ignore[empty-body]
     """List classes of objects that models take and return, such as a cache: one row for each class.
 
-    A converter asks when it captures a model on example inputs. A dataclass needs no row as an
-    argument. Without a row, another object among the arguments is refused, and one in a result
-    becomes a :class:`layergraph.outputs.Output` with its attributes.
+    A converter asks when it captures a model on example inputs. Without a row, an object among the
+    arguments is refused, unless it is a dataclass; one in a result becomes a
+    :class:`layergraph.outputs.Output` with its attributes.
 
     Returns:
         Rows, :class:`layergraph.Structure`, no two for one class. The hook ``functions`` of the
@@ -262,9 +256,8 @@ def unwrap(module: nn.Module, needs_numbers: bool) -> Unwrapped | None:
     """Tell what a module was before something wrapped it.
 
     A converter asks before a capture, for the model and each module, in the order of the state
-    dict. It asks again about each answer, so wrappers of several plugins may lie in each other. If
-    all decline a module, it does not ask for others of this class without hooks, without a forward
-    of their own and with plain tensors.
+    dict. It asks again about each answer, so wrappers may lie in each other. If all decline a
+    module, it may not ask for others of this class.
 
     Args:
         module: a module, or another object that the user gives as the model.
@@ -272,8 +265,7 @@ def unwrap(module: nn.Module, needs_numbers: bool) -> Unwrapped | None:
             split. If not, give tensors on the meta device, for which nothing has to be sent.
 
     Returns:
-        None: this plugin knows no such wrapper. Otherwise an
-        :class:`~layergraph.Unwrapped`.
+        None: this plugin knows no such wrapper. Otherwise an :class:`~layergraph.Unwrapped`.
 
     Example:
         >>> import torch
@@ -292,16 +284,15 @@ def capture(request: CaptureRequest) -> Capturer | None:
     A converter asks once for each model, after it has indexed the modules.
 
     Args:
-        request: the model, the answers of the handlers for its modules, and the example calls, if
-            there are any (``request.examples``). An implementation must leave the model as it was.
+        request: the model, the answers of the handlers for its modules, and the example calls
+            (``request.examples``). An implementation must leave the model as it was.
 
     Returns:
         None: this plugin does not capture the model, and the next plugin is asked. If none answers,
         the core traces the model on symbols; with example inputs, it raises a CaptureError.
 
         A :class:`~layergraph.capturing.Capturer`: its ``tracer`` records the calls of one run. Its
-        ``complete`` may run further tracers, for the other ways that the model takes and for the
-        other examples, and returns one record of them all.
+        ``complete`` may run more tracers, for other ways and examples, and returns one record.
 
     Example:
         >>> from layergraph import hookimpl
@@ -321,14 +312,13 @@ def commands() -> Iterable[Callable[..., int | None]]:  # type: ignore[empty-bod
     The command line (``layergraph-cli``) asks.
 
     Returns:
-        Functions. The function ``new_plugin`` is the subcommand ``new-plugin``; its name starts
-        with a letter. typer reads its signature: a parameter without a default is an argument, any
-        other one is an option, and annotations give the types. The docstring is the help. The
-        plugin does not import typer.
+        Functions. ``new_plugin`` is the subcommand ``new-plugin``. typer reads its signature: a
+        parameter without a default is an argument, any other one is an option, and annotations
+        give the types. The docstring is the help. The plugin does not import typer.
 
-        A function returns None or an exit code. If it raises an error of :mod:`layergraph.errors`
-        or an OSError, the command line prints the message in one line, and the exit code is 2. For
-        any other exception or result, the line names plugin and subcommand too.
+        A function returns None or an exit code. For an error of :mod:`layergraph.errors` and an
+        OSError, the command line prints the message in one line, and the exit code is 2. For any
+        other exception or result, the line names plugin and subcommand too.
 
     Example:
         >>> from layergraph import hookimpl
@@ -372,9 +362,9 @@ def passes() -> Iterable[Pass]:  # type: ignore[empty-body]
     Returns:
         Rows, :class:`layergraph.Pass`, no two of one name.
 
-        A function gets a :class:`layergraph_rewrite.Edit`, edits it, and returns None. It tells
-        ``edit.report`` of each change and of each place that it refuses. It raises an error of
-        :mod:`layergraph.errors` if it cannot go on.
+        A function gets a :class:`layergraph_rewrite.Edit`, edits it, and returns None. It adds each
+        change, and each place that it refuses, to ``edit.report``. If it cannot go on, it raises an
+        error of :mod:`layergraph.errors`.
 
     Example:
         >>> from layergraph import Pass, hookimpl
@@ -395,12 +385,9 @@ def lowerings() -> Iterable[Lowering]:  # type: ignore[empty-body]
     :func:`layergraph_backends.lower` asks.
 
     Returns:
-        Rows, :class:`layergraph.Lowering`.
-
-        For each step of a graph, the rows that name its layer or function are asked, then the rows
-        that name none; in both groups, in the order in which plugins are asked. The first answer
-        that is not None counts. So a plugin overrides how a target says a layer, and adds what the
-        target lacks.
+        Rows, :class:`layergraph.Lowering`. For each step of a graph, the rows that name its layer or function are asked, then the rows
+        that name none; in both groups, in the order of plugins. The first answer that is not None
+        counts.
 
     Example:
         >>> from layergraph import Lowering, hookimpl
