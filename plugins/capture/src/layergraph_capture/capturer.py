@@ -24,7 +24,6 @@ from layergraph_capture.trackers.constants import Constants
 from layergraph_capture.trackers.objects import Objects
 from layergraph_capture.ways.examples import one_record
 from layergraph_capture.ways.explore import Explorer, Ways
-from layergraph_capture.ways.modes import merged_modes
 from layergraph_capture.ways.runs import Runs
 from layergraph_capture.ways.same_record import are_one_graph
 
@@ -102,7 +101,6 @@ class EagerCapturer(Capturer):
     def complete(self, trace: Trace, run: Run) -> Trace:
         """See :class:`Capturer`."""
         ways: list[Ways] = []
-        traces: list[Trace] = []
         self._runs.add(self.tracer, trace)
         runs = [trace, *[self._run_with(run, each) for each in self._examples[1:]]]
         with_loops = self._looped(run, runs)
@@ -113,16 +111,8 @@ class EagerCapturer(Capturer):
         for trace, arguments in zip(runs, self._examples, strict=True):
             explorer = Explorer(partial(self._run_with, run, arguments))
             ways.append(explorer.explored(trace))
-            traces += explorer.traces
-        if ways == [trace]:
-            # Without decisions, one run is complete.
-            return trace
-        complete = one_record(ways)
-        complete.other = merged_modes([each.other for each in traces])
-        if complete.other is not None and complete.other.differs:
-            with complete.other.swapped():
-                complete.in_other_mode = one_record(ways)
-        return complete
+        # Without decisions, one run is complete.
+        return trace if ways == [trace] else one_record(ways)
 
     def _looped(self, run: Run, traces: Sequence[Trace]) -> Trace | None:
         """Return the record with loops that serves all examples; None if there is none.
