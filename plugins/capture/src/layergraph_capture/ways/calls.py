@@ -79,7 +79,7 @@ class Calls:
         """Guard the rank and dtype of inputs that only one way reads."""
         if not side.known:
             return
-        for value, name in way.interfaces[side].inputs.items():
+        for value, name in way.inputs(side).items():
             here = way.values.get(value)
             if here is None or (here.rank, here.dtype) == (value.rank, value.dtype):
                 continue
@@ -183,6 +183,8 @@ class Calls:
     def _run_other_functions(self, one: Call, other: Call) -> bool:
         """Return whether two calls take functions that have not been merged."""
         mine, theirs = self._ways
+        if not mine.functions and not theirs.functions:
+            return False
         given = [
             [way.functions[scope] for scope in functions_in(item.args, item.kwargs)]
             for way, item in ((mine, one), (theirs, other))
