@@ -17,6 +17,7 @@ from layergraph_capture.loops.find import looped
 from layergraph_capture.loops.short_runs import LongRunError, ShortRuns
 from layergraph_capture.original import unfit
 from layergraph_capture.replaying.tracer import ReplayTracer
+from layergraph_capture.run_options import RunOptions
 from layergraph_capture.symbolic.conversions import Conversions
 from layergraph_capture.symbolic.kept_sizes import replace_kept_sizes
 from layergraph_capture.tracer import EagerTracer
@@ -82,21 +83,19 @@ class EagerCapturer(Capturer):
         short_runs = self._short_runs
         if numbers_turns or answers:
             short_runs = ShortRuns(short_runs.example, leaves=False)
-        return (self._kind if replays else EagerTracer)(
-            request.module_index,
-            request.keys,
-            request.memory,
-            request.functions,
-            self._constants,
-            request.values,
+        options = RunOptions(
             self._arguments if arguments is None else arguments,
             self._objects,
-            answers,
+            self._constants,
+            request.values,
             self._conversions,
-            numbers_turns=numbers_turns,
-            knows=knows,
-            short_runs=short_runs,
+            short_runs,
+            answers,
+            numbers_turns,
+            knows,
         )
+        kind = self._kind if replays else EagerTracer
+        return kind(request.module_index, request.keys, request.memory, request.functions, options)
 
     def complete(self, trace: Trace, run: Run) -> Trace:
         """See :class:`Capturer`."""
