@@ -50,6 +50,14 @@ class DropsOnEachWay(Two):
         return F.dropout(self.other(x), 0.25, training=self.training) + 1
 
 
+@exact(training=False)
+class DropsOnOneWay(Two):
+    def forward(self, x):
+        if x.sum() > 0:
+            return F.dropout(self.lin(x), 0.5, self.training)
+        return self.other(x)
+
+
 @exact()
 class RateByWay(Two):
     def forward(self, x):
@@ -96,6 +104,21 @@ class DecidesByADroppedValue(Two):
         return self.lin(y) if y.sum() > 0 else self.other(y)
 
 
+@exact(training=False)
+class OtherCallsByMode(Two):
+    def __init__(self):
+        super().__init__()
+        self.inside = _ScalesInTraining()
+
+    def forward(self, x):
+        return self.inside(self.lin(x) if x.sum() > 0 else self.other(x))
+
+
+class _ScalesInTraining(nn.Module):
+    def forward(self, x):
+        return x.exp() * 3 if self.training else x + 1
+
+
 @exact()
 class OtherValueByMode(Two):
     def forward(self, x):
@@ -136,7 +159,8 @@ class _AddsInOneMode(nn.Module):
 
 
 SHARED = (
-    "DropsAfterTheChoice DropsOnEachWay RateByWay WayInsideOfModule DropsOnThreeWays RaisesOnOneWay"
+    "DropsAfterTheChoice DropsOnEachWay DropsOnOneWay RateByWay WayInsideOfModule "
+    "DropsOnThreeWays RaisesOnOneWay"
 ).split()
 
 

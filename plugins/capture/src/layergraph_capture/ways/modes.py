@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from layergraph.ir import Value
-from layergraph.torch2ir.tracing.module_call import Call, TracedValue, values_in
-from layergraph.torch2ir.tracing.other_mode import Changed, OtherMode
+from layergraph.torch2ir.tracing.module_call import Call, Trace, TracedValue, values_in
+from layergraph.torch2ir.tracing.other_mode import Changed, OtherMode, mode_calls
 from layergraph_capture.ways.selection import Selection
 from layergraph_capture.ways.way import NotMergeableError, Way
 
@@ -24,7 +24,7 @@ class MergedModes:
     def __init__(self, ways: tuple[Way, Way], selection: Selection) -> None:
         self._ways = ways
         self._selection = selection
-        others = [each for way in ways if (each := way.trace.other) is not None]
+        others = [each for way in ways if (each := _other_mode(way.trace)) is not None]
         self._is_known = len(others) == len(ways) and not any(each.replaced for each in others)
         self._readings = {reading for each in others for reading in each.readings}
         self._changed = {
@@ -75,3 +75,11 @@ class MergedModes:
             self._merged.append(Changed(call, args, kwargs))
         else:
             self._is_known = False
+
+
+def _other_mode(trace: Trace) -> OtherMode | None:
+    """Return the other mode of a run; None if it is unknown."""
+    if trace.other is None and not mode_calls(trace.scopes):
+        # Code that reads no mode makes the same calls in both.
+        return OtherMode(set(), [], [])
+    return trace.other
