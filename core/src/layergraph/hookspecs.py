@@ -385,9 +385,9 @@ def lowerings() -> Iterable[Lowering]:  # type: ignore[empty-body]
     :func:`layergraph_backends.lower` asks.
 
     Returns:
-        Rows, :class:`layergraph.Lowering`. For each step of a graph, the rows that name its layer or function are asked, then the rows
-        that name none; in both groups, in the order of plugins. The first answer that is not None
-        counts.
+        Rows, :class:`layergraph.Lowering`. For each step of a graph, the rows that name its layer
+        or function are asked, then the rows that name none; in both groups, in the order of
+        plugins. The first answer that is not None counts.
 
     Example:
         >>> from layergraph import Lowering, hookimpl

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -217,6 +219,36 @@ class ViewChangedBetween(Two):
         y = self.lin(x) if total.sum() > 0 else x.exp()
         x[0] = -x[0]
         return self.other(y) if total.sum() > 0 else y + 1
+
+
+@exact()
+class ChangedThroughViewBetween(Two):
+    def forward(self, x):
+        x = x.clone()
+        part = x[:, 1:]
+        y = self.lin(x) if x.sum() > 0 else x.exp()
+        part.neg_()
+        return self.other(y) if x.sum() > 0 else y + 1
+
+
+@exact((UP, UP), [(DOWN, UP), (UP, DOWN), (WIDE, DOWN)])
+class OtherInputChangedBetween(Two):
+    def forward(self, x, other):
+        y = self.lin(x) if x.sum() > 0 else x.exp()
+        other.neg_()
+        return self.other(y) if x.sum() > 0 else y + 1
+
+
+@exact()
+class QuestionsOfTwoBuffers(Two):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("low", torch.tensor(0.0))
+        self.register_buffer("high", torch.tensor(100.0))
+
+    def forward(self, x):
+        y = self.lin(x) if x.sum() > self.low else x.exp()
+        return self.other(y) if x.sum() > self.high else y + 1
 
 
 @exact()
@@ -1595,6 +1627,20 @@ class NamedTuples(Two):
         return P(self.lin(x), x) if x.sum() > 0 else P(x, None)
 
 
+class Risen(NamedTuple):
+    risen: torch.Tensor
+
+
+class Fallen(NamedTuple):
+    fallen: torch.Tensor
+
+
+@exact()
+class OtherFieldsByWay(Two):
+    def forward(self, x):
+        return Risen(self.lin(x)) if x.sum() > 0 else Fallen(self.lin(x))
+
+
 @exact()
 class RequiresGradAsk(Two):
     def forward(self, x):
@@ -2311,12 +2357,22 @@ def _chooses(graph):
         ("OtherChangedBetween", 1),
         ("QuestionChangedBetween", 2),
         ("ViewChangedBetween", 2),
+        ("ChangedThroughViewBetween", 2),
+        ("OtherInputChangedBetween", 2),
+        ("QuestionsOfTwoBuffers", 2),
     ],
 )
 def test_only_another_question_is_a_further_way(name, questions):
     ir = lg.to_ir(TRAPS[name].make(), TRAPS[name].given)
     nodes = [node for each in ir.values() for graph in each.graphs for node in graph.nodes.values()]
     assert sum(node.implementation == "layergraph.truth" for node in nodes) == questions
+
+
+def test_a_change_reaches_an_input_in_the_same_memory():
+    model = TRAPS["OtherInputChangedBetween"].make()
+    rebuilt = lg.to_torch(lg.to_ir(model, (UP, UP.clone())), model.state_dict())
+    ours, theirs = UP.clone(), UP.clone()
+    assert torch.equal(rebuilt(ours, ours), model(theirs, theirs))
 
 
 def test_a_replay_answers_a_question_about_a_size_after_a_change(monkeypatch):

@@ -18,6 +18,7 @@ from layergraph_capture.loops.lengths import longer_calls
 from layergraph_capture.loops.short_runs import LongRunError, ShortRuns
 from layergraph_capture.original import unfit
 from layergraph_capture.replaying.tracer import ReplayTracer
+from layergraph_capture.run_options import RunOptions
 from layergraph_capture.symbolic.conversions import Conversions
 from layergraph_capture.symbolic.kept_sizes import replace_kept_sizes
 from layergraph_capture.tracer import EagerTracer
@@ -25,7 +26,6 @@ from layergraph_capture.trackers.constants import Constants
 from layergraph_capture.trackers.objects import Objects
 from layergraph_capture.ways.examples import one_record
 from layergraph_capture.ways.explore import Explorer, Ways
-from layergraph_capture.ways.modes import merged_modes
 from layergraph_capture.ways.runs import Runs
 from layergraph_capture.ways.same_record import are_one_graph
 
@@ -87,27 +87,24 @@ class EagerCapturer(Capturer):
         short_runs = self._short_runs
         if numbers_turns or answers:
             short_runs = ShortRuns(short_runs.example, leaves=False)
-        return (self._kind if replays else EagerTracer)(
-            request.module_index,
-            request.keys,
-            request.memory,
-            request.functions,
-            self._constants,
-            request.values,
+        options = RunOptions(
             self._arguments if arguments is None else arguments,
             self._objects,
-            answers,
+            self._constants,
+            request.values,
             self._conversions,
-            numbers_turns=numbers_turns,
-            knows=knows,
-            branches=branches,
-            short_runs=short_runs,
+            short_runs,
+            answers,
+            numbers_turns,
+            knows,
+            branches,
         )
+        kind = self._kind if replays else EagerTracer
+        return kind(request.module_index, request.keys, request.memory, request.functions, options)
 
     def complete(self, trace: Trace, run: Run) -> Trace:
         """See :class:`Capturer`."""
         ways: list[Ways] = []
-        traces: list[Trace] = []
         self._runs.add(self.tracer, trace)
         self._branches = {each.where for each in trace.decisions if each.is_by_size}
         runs = [trace, *[self._run_with(run, each) for each in self._examples[1:]]]
@@ -119,16 +116,8 @@ class EagerCapturer(Capturer):
         for trace, arguments in zip(runs, self._examples, strict=True):
             explorer = Explorer(partial(self._run_with, run, arguments))
             ways.append(explorer.explored(trace))
-            traces += explorer.traces
-        if ways == [trace]:
-            # Without decisions, one run is complete.
-            return trace
-        complete = one_record(ways)
-        complete.other = merged_modes([each.other for each in traces])
-        if complete.other is not None and complete.other.differs:
-            with complete.other.swapped():
-                complete.in_other_mode = one_record(ways)
-        return complete
+        # Without decisions, one run is complete.
+        return trace if ways == [trace] else one_record(ways)
 
     def _looped(self, run: Run, traces: Sequence[Trace]) -> Trace | None:
         """Return the record with loops that serves all examples; None if there is none.

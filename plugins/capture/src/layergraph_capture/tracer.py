@@ -7,14 +7,13 @@ tensors to values; others handle sizes, devices and guards. The trackers write t
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import nn
 
-from layergraph.capturing import Values
 from layergraph.errors import CaptureError
 from layergraph.functions.foreign import applied_class
 from layergraph.functions.names import Functions, method_of
@@ -26,7 +25,6 @@ from layergraph.torch2ir.indexing.leaves import (
     note_leaves,
 )
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
-from layergraph.torch2ir.results import opened
 from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.state.watching import Watch
 from layergraph.torch2ir.tracing.called_functions import (
@@ -36,8 +34,7 @@ from layergraph.torch2ir.tracing.code_patches import named_functions, size_funct
 from layergraph.torch2ir.tracing.module_call import Trace, TracedValue
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.tracer import Tracer
-from layergraph_capture.arguments import Arguments, tensors_in
-from layergraph_capture.compared_objects import compares_objects
+from layergraph_capture.arguments import tensors_in
 from layergraph_capture.function_calls import FunctionCalls
 from layergraph_capture.interception.applied import AppliedFunctions
 from layergraph_capture.interception.higher_order import HigherOrderCalls
@@ -54,24 +51,15 @@ from layergraph_capture.interception.torch_modes import (
 from layergraph_capture.interception.unnamed import UnnamedCalls, takes_sizes
 from layergraph_capture.interception.watching import watching
 from layergraph_capture.leaf_calls import LeafCalls
-from layergraph_capture.loops.frame_state import PlainStates, keeps_list
+from layergraph_capture.loops.frame_state import keeps_list
 from layergraph_capture.loops.list_slices import ListSlices
-from layergraph_capture.loops.short_runs import ShortRuns
 from layergraph_capture.loops.turns import TurnPatches
 from layergraph_capture.results import Results
-from layergraph_capture.symbolic.conversions import ConversionPatches, Conversions
+from layergraph_capture.run_options import RunOptions
+from layergraph_capture.symbolic.conversions import ConversionPatches
 from layergraph_capture.symbolic.math_patches import MathPatches
-from layergraph_capture.symbolic.sizes import Sizes
 from layergraph_capture.symbolic.symbolic_int import SYMBOLIC_TYPES, SymbolicNumber
-from layergraph_capture.trackers.constants import Constants
-from layergraph_capture.trackers.devices import Devices
-from layergraph_capture.trackers.foreign_states import ForeignStates
-from layergraph_capture.trackers.guards import Guards
-from layergraph_capture.trackers.hidden_states import HiddenStates
-from layergraph_capture.trackers.objects import Objects
-from layergraph_capture.trackers.snapshot import StateSnapshot
-from layergraph_capture.trackers.tensors import Tensors
-from layergraph_capture.ways.decisions import Decisions
+from layergraph_capture.trackers.run_trackers import RunTrackers
 
 # Inside a region of the model, the region decides the answer; only the caller's mode is a decision.
 GRAD_MODE = "torch.is_grad_enabled"
@@ -88,15 +76,7 @@ class EagerTracer(Tracer):
         keys: the state-dict key of each of its tensors, by ``id``.
         memory: where these tensors lie in memory.
         functions: the functions that may become nodes.
-        constants: the tensors that the model reads but does not register.
-        values: the treatment of code that depends on a number in a tensor.
-        arguments: the arguments of the call.
-        objects: the classes of objects that it takes and returns.
-        answers: the forced answers of the first decisions.
-        conversions: whether ``int()`` and ``float()`` return symbolic numbers.
-        numbers_turns: whether the iteration numbers of loops are symbolic.
-        knows: returns whether earlier runs have shown that changes affect no later run.
-        short_runs: leaves a run of very many turns.
+        options: the options of the run.
 
     Attributes:
         switch: turns recording off for a call.
@@ -119,55 +99,22 @@ class EagerTracer(Tracer):
         keys: dict[int, str],
         memory: Memory,
         functions: Functions,
-        constants: Constants,
-        values: Values,
-        arguments: Arguments,
-        objects: Objects,
-        answers: Sequence[bool],
-        conversions: Conversions,
-        *,
-        numbers_turns: bool = False,
-        knows: Callable[[Sequence[Change]], bool] | None = None,
-        branches: Collection[str] = (),
-        short_runs: ShortRuns,
+        options: RunOptions,
     ) -> None:
-        super().__init__(module_index, keys, memory, functions, arguments.device)
-        recorder, switch = self.recorder, RecordingSwitch()
-        self._knows = knows
-        self.short_runs = short_runs
-        self._arguments = arguments
-        self._values = values
-        self._results = Results(self, objects)
-        self._snapshot = StateSnapshot(module_index, constants)
-        self.switch = switch
+        super().__init__(module_index, keys, memory, functions, options.arguments.device)
+        self.switch = switch = RecordingSwitch()
         # Bound once, because each call of a function uses it.
         self.unrecorded = switch.unrecorded  # type: ignore[method-assign]
-        self.guards = Guards(recorder)
-        self.decisions = Decisions(recorder, self.guards, answers)
-        decisions = self.decisions if values == "both" else None
-        self._states = PlainStates(self.outside) if numbers_turns else None
-        self.sizes = Sizes(
-            recorder,
-            self.guards,
-            self.is_recording,
-            decisions,
-            self._states,
-            branches,
-        )
-        self.devices = Devices(recorder, arguments.device)
-        self._foreign = ForeignStates(module_index)
-        self.tensors = Tensors(
-            recorder,
-            switch,
-            self.state_tensors,
-            constants,
-            self.guards,
-            self._foreign,
-            self._snapshot,
-        )
-        self._hidden = HiddenStates(recorder, self.tensors, self.to_literal)
+        self._options = options
+        self._arguments, self._values = options.arguments, options.values
+        self.short_runs = options.short_runs
+        self._trackers = trackers = RunTrackers(self, options, switch)
+        self.guards, self.decisions = trackers.guards, trackers.decisions
+        self.sizes, self.devices = trackers.sizes, trackers.devices
+        self.tensors, self._snapshot = trackers.tensors, trackers.snapshot
+        self._results = Results(self, options.objects)
         self._queries = Queries(
-            recorder,
+            self.recorder,
             self.tensors,
             self.sizes,
             self.devices,
@@ -176,23 +123,23 @@ class EagerTracer(Tracer):
             self._snapshot,
             self.refuse,
             self.to_literal,
-            values,
+            options.values,
             self.decisions,
         ).table()
         self._unnamed = UnnamedCalls(
-            recorder, self.tensors, switch, self._snapshot, self.refuse, self.attempt
+            self.recorder, self.tensors, switch, self._snapshot, self.refuse, self.attempt
         )
         self._applied = AppliedFunctions(self.tensors, switch, self.refuse)
         self._higher_order = HigherOrderCalls(self)
         self._slices = ListSlices(module_index.reach)
-        self._turns = TurnPatches(self.sizes, self._slices) if numbers_turns else None
-        if numbers_turns:
+        self._turns = TurnPatches(self.sizes, self._slices) if options.numbers_turns else None
+        if options.numbers_turns:
             self.watch = Watch(self._slices.enter, self._slices.seen)
         lengths = () if self._turns is None else (self._turns.length,)
         self._math = MathPatches(self.sizes, *lengths)
-        self._conversions = ConversionPatches(self.sizes, conversions)
-        self._leaf_calls = LeafCalls(self, self._hidden, self._snapshot)
-        self._function_calls = FunctionCalls(self, self._snapshot, self._turns, values)
+        self._conversions = ConversionPatches(self.sizes, options.conversions)
+        self._leaf_calls = LeafCalls(self, trackers.hidden, self._snapshot)
+        self._function_calls = FunctionCalls(self, self._snapshot, self._turns, options.values)
         self.trains = note_leaves(module_index)
 
     # --- running ---
@@ -205,7 +152,7 @@ class EagerTracer(Tracer):
         try:
             with self.short_runs.watching():
                 trace = super().run()
-            if self._foreign.drop(trace):
+            if self._trackers.foreign.drop(trace):
                 self.refusals.add(
                     "it reads a hidden state of a layer that is not part of the model; register "
                     "the layer in the model",
@@ -221,10 +168,10 @@ class EagerTracer(Tracer):
 
     def _complete(self, trace: Trace) -> None:
         trace.decisions = self.decisions.settled()
-        if self._states is not None:
+        states = self._trackers.states
+        if states is not None:
             is_kept = any(keeps_list(each.now, each.was) for each in self.changes)
-            keeps_lists = self._states.keeps_lists or is_kept
-            trace.least_turns = self._slices.turns(keeps_lists=keeps_lists)
+            trace.least_turns = self._slices.turns(keeps_lists=states.keeps_lists or is_kept)
         if self._snapshot.saves_parameters:
             self.short_runs.changes_parameters()
         trace.kept = {
@@ -236,7 +183,8 @@ class EagerTracer(Tracer):
 
     def is_known(self, changes: Sequence[Change]) -> bool:
         """See :class:`Tracer`."""
-        return self._knows is not None and self._knows(changes)
+        knows = self._options.knows
+        return knows is not None and knows(changes)
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """See :class:`Tracer`."""
@@ -337,19 +285,7 @@ class EagerTracer(Tracer):
 
     def returned(self, result: Any) -> Value:
         """See :class:`Tracer`. First record the changes of the caller's objects and containers."""
-        is_changed = self._results.change(self._arguments.given)
-        changes = list(self._arguments.changes())
-        place = compares_objects(self.module_index.reach.codes.values())
-        if is_changed or changes or place:
-            reason = f"{place} asks whether two are one" if place else "the model changes some"
-            distinct = self._arguments.distinct(reason, with_tensors=bool(place))
-            if len(distinct) > 1:
-                args = (distinct, reason)
-                self.recorder.call("function", "layergraph.assume_distinct", args, {})
-        for name, (part, key, item) in changes:
-            rest = () if name == "operator.delitem" else (self._results.literal(item),)
-            self.recorder.call("function", name, (part, self.to_literal(key), *rest), {})
-        return super().returned(opened(result, self._results.value_of))
+        return super().returned(self._results.returned(result, self._arguments))
 
     def read(self, value: Any) -> Value:
         """See :class:`Tracer`."""

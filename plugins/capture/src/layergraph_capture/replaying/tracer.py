@@ -55,8 +55,8 @@ class _Log:
 class ReplayTracer(EagerTracer):
     """A run of a model on tensors, followed by a replay in the other mode if possible."""
 
-    def __init__(self, *known: Any, **options: Any) -> None:
-        super().__init__(*known, **options)
+    def __init__(self, *known: Any) -> None:
+        super().__init__(*known)
         self._log = _Log()
         self._stand_ins = StandIns(self.tensors, ())
         self._replayer: Replayer | None = None

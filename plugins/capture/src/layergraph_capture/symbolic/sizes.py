@@ -237,13 +237,15 @@ def _note_number(value: TracedValue, number: SymbolicNumber) -> TracedValue:
 def _measured(numbers: Sequence[SymbolicNumber]) -> set[object]:
     """Return the tensors and arguments whose sizes numbers are computed from."""
     found: set[object] = set()
+    seen: set[int] = set()
     pending: list[Any] = [*numbers]
     while pending:
         number = pending.pop()
-        if isinstance(number, SymbolicNumber):
-            pending += number.origin
-        elif isinstance(number, TracedValue):
+        if isinstance(number, TracedValue):
             found.add(number)
+        elif isinstance(number, SymbolicNumber) and id(number) not in seen:
+            seen.add(id(number))
+            pending += number.origin
     return found
 
 

@@ -83,7 +83,7 @@ def _exact(item: Item) -> Hashable:
     """Return a key that is equal for calls with the same target and the same plain arguments."""
     if isinstance(item, ModuleCall):
         return _similar(item)
-    return _similar(item), *[plain(leaf) for leaf in leaves(item.args, item.kwargs)]
+    return _similar(item), *[plain(leaf) for leaf in leaves(*item.args, *item.kwargs.values())]
 
 
 def _similar(item: Item) -> Hashable:
@@ -93,5 +93,5 @@ def _similar(item: Item) -> Hashable:
     key = item.kind, item.target, len(item.args), *item.kwargs
     if item.is_late or item.kind == "mode" or item.target.startswith("layergraph.assume"):
         # For guards and reads of sizes, the plain arguments must be equal, too.
-        return *key, *[plain(leaf) for leaf in leaves(item.args, item.kwargs)]
+        return *key, *[plain(leaf) for leaf in leaves(*item.args, *item.kwargs.values())]
     return key

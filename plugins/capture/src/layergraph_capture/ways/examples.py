@@ -14,8 +14,10 @@ from layergraph.torch2ir.tracing.module_call import (
     TracedValue,
     wish_of,
 )
+from layergraph.torch2ir.tracing.other_mode import OtherMode
 from layergraph_capture.ways.explore import Ways, whole
-from layergraph_capture.ways.merge import HOLDS, copied, merged_by_form, merged_by_guard
+from layergraph_capture.ways.merge import copied, merged_by_form, merged_by_guard
+from layergraph_capture.ways.questions import HOLDS
 from layergraph_capture.ways.way import NotMergeableError
 
 _CONTAINER = "assume_container"
@@ -99,17 +101,18 @@ def _by_facts(traces: Sequence[Trace], form_of: Callable[[Parameter, Trace], For
 def _by_guard(traces: Sequence[Trace]) -> Trace:
     """Merge runs that differ at guards."""
     first, *others = traces
-    if len(others) == 1:
-        record, question = merged_by_guard(*traces)
-        return first if question is None else record
-    asked = [(each, merged_by_guard(first, each)[1]) for each in others]
-    questions = [question for _, question in asked if question is not None]
+    records = [merged_by_guard(first, each) for each in others]
+    questions = [question for _, question in records if question is not None]
     if not questions:
+        # They make the same calls, but in the other mode maybe not.
+        first.other = _joined(first.other, [each.other for each, _ in records])
         return first
+    if len(records) == 1:
+        return records[0][0]
     # Runs that agree at the earliest guard form groups; merge inside the groups first.
     earliest = min(questions, key=lambda question: question.position)
     groups: dict[str, list[Trace]] = {earliest.own: [first]}
-    for trace, question in asked:
+    for trace, (_, question) in zip(others, records, strict=True):
         own = earliest.own
         if question is not None and question.position == earliest.position:
             own = question.other
@@ -118,6 +121,14 @@ def _by_guard(traces: Sequence[Trace]) -> Trace:
     for trace in reversed(before):
         record, _ = merged_by_guard(trace, record)
     return record
+
+
+def _joined(own: OtherMode | None, merged: Sequence[OtherMode | None]) -> OtherMode | None:
+    """Return the other mode of a run whose merged records have these other modes."""
+    known = [each for each in merged if each is not None]
+    if own is None or len(known) < len(merged):
+        return None
+    return replace(own, readings={reading for each in known for reading in each.readings})
 
 
 def _form(parameter: Parameter, trace: Trace) -> Form:

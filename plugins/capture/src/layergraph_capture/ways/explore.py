@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from layergraph.errors import CaptureError, first_line
 from layergraph.torch2ir.tracing.module_call import Call, Decision, Trace, TracedValue, wish_of
@@ -43,15 +43,11 @@ class Explorer:
 
     Args:
         run: runs the model.
-
-    Attributes:
-        traces: the record of each way.
     """
 
     def __init__(self, run: RunWith) -> None:
         self._run = run
         self._runs = 0
-        self.traces: list[Trace] = []
 
     def explored(self, trace: Trace, number: int = 0) -> Ways:
         """Return the ways that share the first answers of a run.
@@ -61,7 +57,6 @@ class Explorer:
             number: the number of shared answers.
         """
         if number == len(trace.decisions):
-            self.traces.append(trace)
             return trace
         answers = [each.answer for each in trace.decisions[:number]]
         other, reason = None, ""
@@ -89,24 +84,53 @@ class Explorer:
 
 
 def whole(ways: Ways, *, by_sizes: bool = True) -> Trace:
-    """Return one record of all ways.
+    """Return one record of all ways, which leaves the records of the runs as they are.
 
     Args:
         ways: the ways.
         by_sizes: False for a guard instead of each decision by a size.
     """
+    found = _whole(ways, by_sizes=by_sizes)
+    return copied(found.trace, found.instead) if found.instead else found.trace
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The record of some ways.
+
+    Attributes:
+        trace: the record.
+        is_new: whether no run made it.
+        instead: the guards that are still to take the place of decisions in it.
+    """
+
+    trace: Trace
+    is_new: bool
+    instead: dict[Call, list[Call]] = field(default_factory=dict)
+
+
+def _whole(ways: Ways, *, by_sizes: bool) -> _Part:
     if isinstance(ways, Trace):
-        return ways
-    own, reason = whole(ways.own, by_sizes=by_sizes), ways.reason
-    other = ways.other if by_sizes or not own.decisions[ways.number].is_by_size else None
-    if other is not None:
+        return _Part(ways, is_new=False)
+    own, reason = _whole(ways.own, by_sizes=by_sizes), ways.reason
+    decision = own.trace.decisions[ways.number]
+    if ways.other is not None and (by_sizes or not decision.is_by_size):
+        other = _whole(ways.other, by_sizes=by_sizes)
+        instead = own.instead | other.instead
         try:
-            return merged(own, whole(other, by_sizes=by_sizes), ways.number)
+            return _Part(merged(own.trace, other.trace, ways.number, instead), is_new=True)
         except NotMergeableError as error:
             reason = f"the model goes another way by something else, too: {error}"
-    if isinstance(ways.own, Trace):
-        own = copied(own)
-    _guard(own.decisions[ways.number], reason)
+    call = decision.condition.call
+    if call is None:
+        raise CaptureError("a decision belongs to no call")
+    guards = _guards(call, decision, reason)
+    if own.is_new:
+        items = decision.condition.scope.items
+        index = items.index(call)
+        items[index : index + 1] = guards
+    else:
+        own.instead[call] = guards
     return own
 
 
@@ -118,25 +142,12 @@ def _reason(error: CaptureError) -> str:
     return f"this way of the model is not held, because it cannot be captured: {error}"
 
 
-def _guard(decision: Decision, reason: str) -> None:
-    """Turn a decision into a guard of the run's way."""
-    call = decision.condition.call
-    if call is None:
-        raise CaptureError("a decision belongs to no call")
-    items = decision.condition.scope.items
-    index = items.index(call)
-    items[index : index + 1] = _guards(call, decision, reason)
-
-
 def _guards(call: Call, decision: Decision, reason: str) -> list[Call]:
-    target, said = "layergraph.assume_truth", [reason] if reason else []
-    given = (decision.answer, decision.where, *said)
-    if call.target == TRUTH:
-        call.target, call.value.wish = target, wish_of(target)
-        call.args = (call.args[0], *given)
-        return [call]
+    """Return the calls that take the place of a decision: a guard of the run's way."""
+    target = "layergraph.assume_truth" if call.target == TRUTH or reason else "layergraph.assume"
     place = call.value
-    target = target if reason else "layergraph.assume"
     value = TracedValue(place.position, place.scope, wish_of(target))
-    value.call = Call("function", target, (place, *given), {}, value, when=call.when)
-    return [call, value.call]
+    asked, kept = (call.args[0], []) if call.target == TRUTH else (place, [call])
+    args = (asked, decision.answer, decision.where, *([reason] if reason else []))
+    value.call = Call("function", target, args, {}, value, when=call.when)
+    return [*kept, value.call]

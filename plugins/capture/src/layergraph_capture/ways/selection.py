@@ -16,6 +16,8 @@ from layergraph.torch2ir.tracing.module_call import (
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.ways.way import NotMergeableError, Way
 
+_PLAIN_CONTAINERS = frozenset({tuple, list, dict})
+
 
 class Selection:
     """Selects values by the decision.
@@ -40,6 +42,12 @@ class Selection:
 
     def selected(self, one: Value, other: Value) -> Value:
         """Return the argument of a merged call, from the values of both runs."""
+        kind = type(one)
+        if kind is type(other) and kind in _PLAIN_CONTAINERS and len(one) == len(other):
+            if kind is not dict:
+                return kind([*map(self.selected, one, other)])
+            if list(one) == list(other):
+                return {key: self.selected(each, other[key]) for key, each in one.items()}
         mine, theirs = self._ways
         return self._select(mine.read(one), theirs.read(other))
 

@@ -30,7 +30,6 @@ class Way:
         trace: its record.
         answer: its answer to the decision.
         decided: the value of the decision in its record; None if its record has none.
-        interfaces: the inputs and outputs of each of its module calls.
         values: the merged values, by its own values.
         constants: the merged keys of constants, by its own keys.
         functions: the merged functions, by its own functions.
@@ -39,13 +38,16 @@ class Way:
     trace: Trace
     answer: bool
     decided: TracedValue | None
-    interfaces: dict[ModuleCall, Interface] = field(init=False)
     values: dict[TracedValue, TracedValue] = field(default_factory=dict)
     constants: dict[str, str] = field(default_factory=dict)
     functions: dict[ModuleCall, FunctionRead] = field(default_factory=dict)
+    _interfaces: dict[ModuleCall, Interface] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.interfaces = interfaces(self.trace.scopes)
+    def inputs(self, scope: ModuleCall) -> dict[TracedValue, str]:
+        """Return the inputs of a module call of the run, with their names."""
+        if not self._interfaces:
+            self._interfaces = interfaces(self.trace.scopes)
+        return self._interfaces[scope].inputs
 
     def read(self, value: Value) -> Value:
         """Return the merged value of a value of the run."""

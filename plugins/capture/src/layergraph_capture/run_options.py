@@ -1,0 +1,43 @@
+"""The options of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from layergraph.capturing import Values
+from layergraph.torch2ir.state.changes import Change
+from layergraph_capture.arguments import Arguments
+from layergraph_capture.loops.short_runs import ShortRuns
+from layergraph_capture.symbolic.conversions import Conversions
+from layergraph_capture.trackers.constants import Constants
+from layergraph_capture.trackers.objects import Objects
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The options of one run.
+
+    Attributes:
+        arguments: the arguments of the call.
+        objects: the classes of objects that it takes and returns.
+        constants: the tensors that the model reads but does not register.
+        values: the treatment of code that depends on a number in a tensor.
+        conversions: whether ``int()`` and ``float()`` return symbolic numbers.
+        short_runs: leaves a run of very many turns.
+        answers: the forced answers of the first decisions.
+        numbers_turns: whether the iteration numbers of loops are symbolic.
+        knows: returns whether earlier runs have shown that changes affect no later run.
+        branches: the lines whose comparisons of sizes of one tensor are decisions anyway.
+    """
+
+    arguments: Arguments
+    objects: Objects
+    constants: Constants
+    values: Values
+    conversions: Conversions
+    short_runs: ShortRuns
+    answers: Sequence[bool] = ()
+    numbers_turns: bool = False
+    knows: Callable[[Sequence[Change]], bool] | None = None
+    branches: Collection[str] = ()

@@ -1,0 +1,198 @@
+"""Models that decide by numbers and read their mode: one run along each way holds both modes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import layergraph as lg
+from core.tests.traps.harness import Base, Traps, check
+from layergraph_capture.capturer import EagerCapturer
+
+TRAPS = Traps()
+
+
+def _draw(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(sum(shape))) + 0.1
+
+
+UP = _draw(3, 4)
+CALLS = [(-UP,), (_draw(1, 4),), (-_draw(5, 4),), (UP * 40,), (UP * -40,)]
+
+
+def exact(**options):
+    return TRAPS.exact((UP,), CALLS, values="both", **options)
+
+
+class Two(Base):
+    def __init__(self):
+        super().__init__()
+        self.other = nn.Linear(4, 4)
+
+
+# --- the runs hold both modes ---
+
+
+@exact()
+class DropsAfterTheChoice(Two):
+    def forward(self, x):
+        y = self.lin(x) if x.sum() > 0 else x
+        return F.dropout(y, 0.5, self.training)
+
+
+@exact(training=False)
+class DropsOnEachWay(Two):
+    def forward(self, x):
+        if x.sum() > 0:
+            return F.dropout(self.lin(x), 0.5, self.training)
+        return F.dropout(self.other(x), 0.25, training=self.training) + 1
+
+
+@exact(training=False)
+class DropsOnOneWay(Two):
+    def forward(self, x):
+        if x.sum() > 0:
+            return F.dropout(self.lin(x), 0.5, self.training)
+        return self.other(x)
+
+
+@exact()
+class RateByWay(Two):
+    def forward(self, x):
+        rate = 0.1 if x.sum() > 0 else 0.6
+        return F.dropout(self.lin(x), rate, self.training)
+
+
+@exact(training=False)
+class WayInsideOfModule(Base):
+    def __init__(self):
+        super().__init__()
+        self.inside = DropsOnEachWay()
+
+    def forward(self, x):
+        return F.dropout(self.inside(x), 0.5, self.training) * 2
+
+
+@exact()
+class DropsOnThreeWays(Two):
+    def forward(self, x):
+        if x.sum() > 0:
+            if x.max() > 5:
+                return F.dropout(self.lin(x), 0.5, self.training)
+            x = self.other(x)
+        return F.dropout(x, 0.3, self.training)
+
+
+@exact(training=False)
+class RaisesOnOneWay(Two):
+    def forward(self, x):
+        if x.max() > 1000:
+            raise ValueError("too large")
+        y = self.lin(x) if x.sum() > 0 else self.other(x)
+        return F.dropout(y, 0.5, self.training)
+
+
+# --- the other mode has runs of its own ---
+
+
+@exact(training=False)
+class DecidesByADroppedValue(Two):
+    def forward(self, x):
+        y = F.dropout(x, 0.5, self.training)
+        return self.lin(y) if y.sum() > 0 else self.other(y)
+
+
+@exact(training=False)
+class OtherCallsByMode(Two):
+    def __init__(self):
+        super().__init__()
+        self.inside = _ScalesInTraining()
+
+    def forward(self, x):
+        return self.inside(self.lin(x) if x.sum() > 0 else self.other(x))
+
+
+class _ScalesInTraining(nn.Module):
+    def forward(self, x):
+        return x.exp() * 3 if self.training else x + 1
+
+
+@exact()
+class OtherValueByMode(Two):
+    def forward(self, x):
+        y = self.lin(x) if x.sum() > 0 else self.other(x)
+        return torch.add(y, x if self.training else y)
+
+
+@exact(training=False)
+class RateByWayInOneMode(Two):
+    def forward(self, x):
+        rate = 0.1 if x.sum() > 0 else 0.6
+        return F.dropout(self.lin(x), rate if self.training else 0.3, training=True)
+
+
+@exact()
+class RateByWayInTheOtherMode(Two):
+    def forward(self, x):
+        rate = 0.1 if x.sum() > 0 else 0.6
+        return F.dropout(self.lin(x), 0.3 if self.training else rate, training=True)
+
+
+@exact()
+class ChoiceReadInOneMode(Two):
+    """The value that the module reads in one mode only is a choice made around it."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = _AddsInOneMode()
+
+    def forward(self, x):
+        y = x * (2 if x.sum() > 0 else 3)
+        return self.inside(self.lin(x), 2 if x.sum() > 0 else 3) + y
+
+
+class _AddsInOneMode(nn.Module):
+    def forward(self, x, number):
+        return torch.mul(x, 5 if self.training else number)
+
+
+SHARED = (
+    "DropsAfterTheChoice DropsOnEachWay DropsOnOneWay RateByWay WayInsideOfModule "
+    "DropsOnThreeWays RaisesOnOneWay"
+).split()
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_goes_each_way_in_both_modes(name):
+    check(TRAPS[name])
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_runs_in_the_other_mode_only_if_it_must(name, monkeypatch):
+    completed, complete = [], EagerCapturer.complete
+    monkeypatch.setattr(
+        EagerCapturer, "complete", lambda *given: completed.append(1) or complete(*given)
+    )
+    trap = TRAPS[name]
+    lg.to_ir(trap.make().train(trap.training), trap.given)
+    assert len(completed) == (1 if name in SHARED else 2)
+
+
+class DimensionByMode(Two):
+    """In evaluation, both examples make the same calls."""
+
+    def forward(self, x):
+        return self.lin(x).softmax(0 if self.training and x.dim() == 3 else -1)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_examples_that_differ_in_the_other_mode_only(training):
+    model = DimensionByMode().train(training)
+    ones, others = _draw(3, 4), _draw(2, 3, 4)
+    rebuilt = lg.to_torch(lg.to_ir(model, examples=[((ones,), {}), ((others,), {})]))
+    rebuilt.load_state_dict(model.state_dict())
+    for mode in (training, not training):
+        for each in (ones, others):
+            assert torch.equal(rebuilt.train(mode)(each), model.train(mode)(each))
