@@ -98,6 +98,7 @@ class EagerTracer(Tracer):
         numbers_turns: whether the iteration numbers of loops are symbolic.
         knows: returns whether earlier runs have shown that changes affect no later run.
         short_runs: leaves a run of very many turns.
+        doubts: takes the changes after which the IR is to be compared with the model.
 
     Attributes:
         switch: turns recording off for a call.
@@ -130,10 +131,12 @@ class EagerTracer(Tracer):
         numbers_turns: bool = False,
         knows: Callable[[Sequence[Change]], bool] | None = None,
         short_runs: ShortRuns,
+        doubts: list[Change],
     ) -> None:
         super().__init__(module_index, keys, memory, functions, arguments.device)
         recorder, switch = self.recorder, RecordingSwitch()
         self._knows = knows
+        self._doubts = doubts
         self.short_runs = short_runs
         self._arguments = arguments
         self._values = values
@@ -236,6 +239,11 @@ class EagerTracer(Tracer):
     def is_known(self, changes: Sequence[Change]) -> bool:
         """See :class:`Tracer`."""
         return self._knows is not None and self._knows(changes)
+
+    def doubts(self, changes: Sequence[Change]) -> bool:
+        """See :class:`Tracer`."""
+        self._doubts += changes
+        return True
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """See :class:`Tracer`."""

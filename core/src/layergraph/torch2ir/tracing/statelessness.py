@@ -14,6 +14,7 @@ from layergraph.tensors.memory import same_bits
 from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.tracing.caches import recomputes
 from layergraph.torch2ir.tracing.module_call import Call, Trace, TracedValue, calls_in
+from layergraph.torch2ir.tracing.tables import may_recompute
 from layergraph.torch2ir.tracing.tracer import Tracer
 
 
@@ -42,13 +43,11 @@ def check_unaffected(make: Callable[[], Tracer], trace: Trace, changes: list[Cha
     Args:
         make: returns a new tracer.
         trace: the record of the run without the changes.
-        changes: the changes that the model's code made in the other run.
+        changes: the changes that the model's code made in the other run; at least one.
 
     Raises:
         CaptureError: the run makes other calls.
     """
-    if not changes:
-        return
     again = make()
     try:
         other = _run_after(again, changes)
@@ -56,22 +55,39 @@ def check_unaffected(make: Callable[[], Tracer], trace: Trace, changes: list[Cha
         raise changes[0].refusal() from None
     keys = again.state_tensors.keys
     kept = {keys[tensor]: value for tensor, value in trace.kept.items() if tensor in keys}
-    if not _are_alike(trace, other) and not recomputes(trace, other, kept):
+    if not (
+        _are_alike(trace, other)
+        or recomputes(trace, other, kept)
+        or _is_left_to_calls(again, trace, other, changes)
+    ):
         raise changes[0].refusal()
+
+
+def _is_left_to_calls(tracer: Tracer, trace: Trace, other: Trace, changes: list[Change]) -> bool:
+    trained = {
+        each.key(name)
+        for each in tracer.module_index
+        for name, tensor, _ in each.tensors()
+        if tensor.requires_grad
+    }
+    is_possible = may_recompute(trace, other, trace.kept.values(), trained)
+    return is_possible and tracer.doubts(changes)
 
 
 def _check_changes(make: Callable[[], Tracer], trace: Trace, changes: list[Change]) -> None:
     """Raise if the changes of this call affect later calls."""
-    check_unaffected(make, trace, changes)
+    if changes:
+        check_unaffected(make, trace, changes)
     for calls in (0, 1):
         ahead = [(each, each.ahead(calls, _FAR)) for each in changes]
         counting = [each for each, later in ahead if later is not None]
         if counting:
+            again = make()
             try:
-                other = _run_after(make(), [later or each for each, later in ahead])
+                other = _run_after(again, [later or each for each, later in ahead])
             except CaptureError:  # such a number never occurs
                 continue
-            if not _are_alike(trace, other):
+            if not _are_alike(trace, other) and not _is_left_to_calls(again, trace, other, changes):
                 raise counting[0].refusal()
 
 
