@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 
 from layergraph.ir import Value
 from layergraph.ir.values import leaves
-from layergraph.torch2ir.tracing.caches import RESULTS_BY_SIZES, draws
+from layergraph.torch2ir.tracing.caches import LIKE_ANOTHER, RESULTS_BY_SIZES, draws
 from layergraph.torch2ir.tracing.called_functions import changes_its_first_argument
 from layergraph.torch2ir.tracing.module_call import (
     Call,
@@ -74,7 +74,8 @@ class _Following:
             if picks(call.args[0]):
                 self.values.add(call.value)
             return
-        read = leaves(call.args, call.kwargs, call.when)
+        args = call.args[:1] if call.target in LIKE_ANOTHER else call.args
+        read = leaves(args, call.kwargs, call.when)
         is_change = call.kind == "function" and changes_its_first_argument(call.target)
         is_own = call.kind in ("module", "mode") or call.target in self._trained
         if is_drawn or is_own or any(map(self._is_following, read)):
