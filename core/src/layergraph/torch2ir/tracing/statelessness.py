@@ -12,8 +12,16 @@ from layergraph.errors import CaptureError
 from layergraph.ir import Value, map_leaves
 from layergraph.tensors.memory import same_bits
 from layergraph.torch2ir.state.changes import Change
-from layergraph.torch2ir.tracing.caches import recomputes
-from layergraph.torch2ir.tracing.module_call import Call, Trace, TracedValue, calls_in
+from layergraph.torch2ir.tracing.caches import RESULTS_BY_SIZES, draws, recomputes
+from layergraph.torch2ir.tracing.called_functions import CHANGING, changes_its_first_argument
+from layergraph.torch2ir.tracing.module_call import (
+    Call,
+    StateRead,
+    Trace,
+    TracedValue,
+    calls_in,
+    values_in,
+)
 from layergraph.torch2ir.tracing.tables import may_recompute
 from layergraph.torch2ir.tracing.tracer import Tracer
 
@@ -102,26 +110,58 @@ def _run_after(again: Tracer, changes: list[Change]) -> Trace:
 
 
 def _are_alike(trace: Trace, other: Trace) -> bool:
-    """Return whether two runs made the same calls and returned the same values."""
+    """Return whether two runs made the same calls and returned the same values.
+
+    Calls that have no effect and no reader, such as those of a metric that adds up its results,
+    may differ.
+    """
     ours, theirs = _Numbering(trace), _Numbering(other)
-    calls = itertools.zip_longest(calls_in(trace.root), calls_in(other.root))
+    calls = itertools.zip_longest(_needed(trace), _needed(other))
     for mine, yours in calls:
         if mine is None or yours is None or ours.of(mine) != theirs.of(yours):
             return False
-    return ours.result == theirs.result and _hold_the_same(trace.constants, other.constants)
+    return ours.result == theirs.result and _hold_the_same(ours.constants, theirs.constants)
 
 
-def _hold_the_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
-    return ours.keys() == theirs.keys() and all(
-        ours[key] is theirs[key] or same_bits(ours[key], theirs[key]) for key in ours
+def _needed(trace: Trace) -> list[Call]:
+    """Return the calls that have an effect, and those whose results these or the model read."""
+    needed: list[Call] = []
+    read = set(values_in(trace.root.result))
+    for call in reversed(list(calls_in(trace.root))):
+        if call.value in read or _has_effect(call):
+            needed.append(call)
+            read.update(call.reads())
+    return needed[::-1]
+
+
+def _has_effect(call: Call) -> bool:
+    return (
+        call.kind not in ("function", "same", "state")
+        or bool(call.bodies)
+        or draws(call)
+        or changes_its_first_argument(call.target)
+        or not CHANGING.isdisjoint(call.kwargs)
+        or call.target.startswith("layergraph.")
+        or call.target.endswith(("batch_norm", "instance_norm"))
     )
 
 
+def _hold_the_same(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> bool:
+    pairs = zip(ours, theirs, strict=True)
+    return len(ours) == len(theirs) and all(a is b or same_bits(a, b) for a, b in pairs)
+
+
 class _Numbering:
-    """Texts of calls that are equal in equal runs: values are numbered in order."""
+    """Texts of calls that are equal in equal runs: values are numbered in order.
+
+    Attributes:
+        constants: the tensors in the texts that the model has not registered, in order.
+    """
 
     def __init__(self, trace: Trace) -> None:
-        self._numbers: dict[TracedValue, str] = {}
+        self.constants: list[torch.Tensor] = []
+        self._numbers: dict[Value, str] = {}
+        self._held = trace.constants
         self._root = trace.root
         for parameter in trace.parameters:
             self._number(parameter.value)
@@ -129,18 +169,25 @@ class _Numbering:
     @property
     def result(self) -> str:
         """Return the text of the model's result."""
-        return self.plain(self._root.result)
+        return repr(map_leaves(self._leaf, self._root.result))
 
     def of(self, call: Call) -> tuple[object, ...]:
-        args, kwargs = self.plain(call.args), self.plain(call.kwargs)
+        leaf = self._spec if call.target in RESULTS_BY_SIZES else self._leaf
+        args, kwargs = (repr(map_leaves(leaf, each)) for each in (call.args, call.kwargs))
         self._number(call.value)
         return call.kind, call.target, call.value.scope.path, args, kwargs
 
-    def plain(self, value: Value) -> str:
-        return repr(map_leaves(self._leaf, value))
-
     def _leaf(self, leaf: Value) -> Value:
+        if isinstance(leaf, StateRead) and leaf.key in self._held:
+            if leaf not in self._numbers:
+                self.constants.append(self._held[leaf.key])
+            return self._number(leaf)
         return self._number(leaf) if isinstance(leaf, TracedValue) else leaf
 
-    def _number(self, value: TracedValue) -> str:
+    def _spec(self, leaf: Value) -> Value:
+        """Return the form of a leaf for a call that does not read the numbers of tensors."""
+        held = self._held.get(leaf.key) if isinstance(leaf, StateRead) else None
+        return self._leaf(leaf) if held is None else f"{held.dtype}{[*held.shape]}{held.device}"
+
+    def _number(self, value: Value) -> str:
         return self._numbers.setdefault(value, f"%{len(self._numbers)}")
