@@ -77,7 +77,7 @@ class FunctionCalls:
             for each in CHANGING & kwargs.keys()
         )
         if is_changing or name in _SHARING:
-            self._snapshot.save(*args, *kwargs.values())
+            run.unrecorded(self._snapshot.save, (*args, *kwargs.values()), {})
         result = run.attempt(name, lean(func), args, kwargs, problem)
         if result is NotImplemented:
             # Python asks the other operand next; this depends on types only, so there is nothing to

@@ -46,6 +46,7 @@ from layergraph_capture.interception.interceptors import unseen
 from layergraph_capture.interception.saved_tensors import (
     transforms_without_hooks,
 )
+from layergraph_capture.interception.set_data import REASON, SET_DATA, Assignments
 from layergraph_capture.interception.tensor_queries import Queries
 from layergraph_capture.interception.torch_modes import (
     FunctionMode,
@@ -184,6 +185,7 @@ class EagerTracer(Tracer):
         self._unnamed = UnnamedCalls(
             recorder, self.tensors, switch, self._snapshot, self.refuse, self.attempt
         )
+        self._assignments = Assignments(module_index, recorder, self.tensors, switch)
         self._applied = AppliedFunctions(self.tensors, switch, self.refuse)
         self._higher_order = HigherOrderCalls(self)
         self._slices = ListSlices(module_index.reach)
@@ -207,12 +209,15 @@ class EagerTracer(Tracer):
         try:
             with self.short_runs.watching():
                 trace = super().run()
+            if self._assignments.are_read_later():
+                self._refuse(f"{REASON} to one that is read later; assign a clone", "")
             if self._foreign.drop(trace):
                 self._refuse(
                     "it reads a hidden state of a layer that is not part of the model; register "
                     "the layer in the model",
                     "",
                 )
+            if self.refused:
                 raise unsupported(self.refused, self.hint)
             self._complete(trace)
             return trace
@@ -411,6 +416,8 @@ class EagerTracer(Tracer):
             return self.function(name, func, args, kwargs)
         if func == _SET_REQUIRES_GRAD and not self.tensors.is_state(args[0]):
             return self.torch_function(torch.Tensor.requires_grad_, args, kwargs)
+        if func == SET_DATA and self._assignments.copies(*args, self.function_mode):
+            return None
         return self._unnamed.call(func, args, kwargs)
 
     def higher_order(

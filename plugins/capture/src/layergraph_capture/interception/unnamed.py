@@ -78,7 +78,7 @@ class UnnamedCalls:
 
     def _set(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Set an attribute of a tensor."""
-        self._snapshot.save(args[0])
+        self._switch.unrecorded(self._snapshot.save, args[:1], {})
         # Code casts a parameter like an input, and assigns what is then the same tensor.
         if name != "data" or not self._switch.unrecorded(lie_alike, args, {}):
             self._refuse(f"setting the attribute {name!r} of a tensor")
