@@ -185,9 +185,8 @@ class Resized(Base):
         return F.linear(x, self.lin.weight)
 
 
-REFUSED = [
-    OldRead, NewChanged, NewGiven, PartChanged, UsedBefore, PartUsedBefore, OfInput, OfBuffer, Shared, Resized,
-]  # fmt: skip
+REFUSED = [OldRead, NewChanged, NewGiven, PartChanged, UsedBefore, PartUsedBefore]
+REFUSED += [OfInput, OfBuffer, Shared, Resized]
 
 
 @pytest.mark.parametrize("make", REFUSED)

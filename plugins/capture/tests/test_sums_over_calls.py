@@ -79,7 +79,31 @@ class Noting(Adding):
         return torch.cat([*self.lists, y]).sum(0)
 
 
-@pytest.mark.parametrize("make", [OfAllCalls, Growing, Starting, Noting])
+class InStateDict(Base):
+    """Nothing reads the sum, but it is in the state dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("sum", torch.zeros(4))
+
+    def forward(self, x):
+        y = self.lin(x)
+        self.sum = self.sum + y.detach().sum(0)
+        return y
+
+
+class Reset(InStateDict):
+    """No run differs from another, but each leaves other numbers than it found."""
+
+    def forward(self, x):
+        self.sum = torch.ones(4)
+        return self.lin(x)
+
+
+REFUSED = [OfAllCalls, Growing, Starting, Noting, InStateDict, Reset]
+
+
+@pytest.mark.parametrize("make", REFUSED)
 def test_sums_that_matter_are_refused(make):
     with pytest.raises(CaptureError, match="keeps from one call to the next"):
         lg.to_ir(make(), (torch.rand(3, 4),))

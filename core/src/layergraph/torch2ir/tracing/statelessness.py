@@ -35,11 +35,15 @@ def check_stateless(make: Callable[[], Tracer]) -> Trace:
         make: returns a new tracer.
 
     Raises:
-        CaptureError: the run fails, or the second run makes other calls.
+        CaptureError: the run fails, changes the state dict by assignments, or the second run makes
+            other calls.
     """
     running = make()
     trace = running.run()
     trace.changes = running.changes
+    for change in trace.changes:
+        if change.is_of_state_dict:
+            raise change.refusal()
     if not running.is_known(running.changes):
         _check_changes(make, trace, running.changes)
     return trace
