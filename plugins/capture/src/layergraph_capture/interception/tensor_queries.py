@@ -36,6 +36,7 @@ DATA_DEPENDENT_OPS: frozenset[Any] = frozenset(
     {
         torch.is_nonzero,
         torch._assert,
+        torch._assert_async,
         *(
             getattr(torch.Tensor, name)
             for name in (
@@ -120,6 +121,7 @@ class Queries:
             tensor.tolist: self.numbers,
             tensor.__contains__: self.contains,
             torch._assert: self.claim,
+            torch._assert_async: self.claim,
             tensor.grad.__get__: self.gradient,
             tensor.grad_fn.__get__: self.gradients,
             tensor.is_leaf.__get__: self.gradients,
@@ -335,7 +337,7 @@ class Queries:
         return answer
 
     def claim(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Answer ``torch._assert``. A condition that is no tensor was guarded by its comparison."""
+        """Answer an assertion of torch. A condition that is no tensor was guarded by its comparison."""
         if args and isinstance(args[0], torch.Tensor):
             given = (self._known(args[0]), code_place())
             self._recorder.call("function", "torch._assert", given, {})
