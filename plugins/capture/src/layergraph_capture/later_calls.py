@@ -63,10 +63,9 @@ class LaterCalls:
             example: the call whose sizes are varied.
         """
         varied = [_Varied(example, each) for each in _sizes(example)]
-        around = [[example]] * 2 + [
-            step for each in varied for step in (each.longer, [example], each.shorter, [example])
-        ]
-        orders = [around, *[[each.longer, each.shorter, [example]] for each in varied]]
+        around = [[example]] * 2
+        around += [step for each in varied for step in (each.longer, [example], each.shorter)]
+        orders = [around, *[[each.longer, each.shorter] for each in varied]]
 
         def compare() -> bool:
             own = all(map(self._is_alike, orders))

@@ -416,7 +416,7 @@ class EagerTracer(Tracer):
             return self.function(name, func, args, kwargs)
         if func == _SET_REQUIRES_GRAD and not self.tensors.is_state(args[0]):
             return self.torch_function(torch.Tensor.requires_grad_, args, kwargs)
-        if func == SET_DATA and self._assignments.copies(*args, self.function_mode):
+        if func == SET_DATA and self._assignments.copies(args[0], args[1], self.function_mode):
             return None
         return self._unnamed.call(func, args, kwargs)
 
