@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from layergraph.ir import Value
+from layergraph.ir import Value, map_leaves
 from layergraph.ir.values import leaves
 from layergraph.torch2ir.tracing.caches import LIKE_ANOTHER, RESULTS_BY_SIZES, draws
 from layergraph.torch2ir.tracing.called_functions import changes_its_first_argument
@@ -56,14 +56,15 @@ class _Following:
 
     Attributes:
         values: the values that do.
-        calls: the calls with such values, in order.
+        calls: the calls with such values, in order; other values are left out of their arguments.
         written: the results of calls that change a tensor of the model in place, by other values.
     """
 
     def __init__(self, trace: Trace, trained: Collection[str]) -> None:
         self._trained = trained
         self.values = {each.value for each in trace.parameters}
-        self.calls: list[tuple[str, str, str]] = []
+        self.calls: list[tuple[str, str, str, str]] = []
+        self._numbers: dict[Value, str] = {}
         self.written: list[TracedValue] = []
         for call in calls_in(trace.root):
             self._add(call)
@@ -79,12 +80,20 @@ class _Following:
         is_change = call.kind == "function" and changes_its_first_argument(call.target)
         is_own = call.kind in ("module", "mode") or call.target in self._trained
         if is_drawn or is_own or any(map(self._is_following, read)):
+            given = repr(map_leaves(self._text, (call.args, call.kwargs)))
             self.values.add(call.value)
-            self.calls.append((call.kind, call.target, call.value.scope.path))
+            self.calls.append((call.kind, call.target, call.value.scope.path, given))
             if is_change:
                 self.values |= {each for each in _origins(call) if isinstance(each, TracedValue)}
         elif is_change and any(isinstance(each, StateRead) for each in _origins(call)):
             self.written.append(call.value)
+
+    def _text(self, leaf: Value) -> Value:
+        if not isinstance(leaf, TracedValue | StateRead):
+            return leaf
+        if not self._is_following(leaf):
+            return "table"
+        return self._numbers.setdefault(leaf, f"%{len(self._numbers)}")
 
     def _is_following(self, leaf: Value) -> bool:
         if isinstance(leaf, TracedValue):

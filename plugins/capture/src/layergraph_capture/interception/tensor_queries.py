@@ -337,7 +337,7 @@ class Queries:
         return answer
 
     def claim(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Answer an assertion of torch. A condition that is no tensor was guarded by its comparison."""
+        """Answer an assertion. A condition that is no tensor was guarded by its comparison."""
         if args and isinstance(args[0], torch.Tensor):
             given = (self._known(args[0]), code_place())
             self._recorder.call("function", "torch._assert", given, {})
