@@ -149,7 +149,7 @@ class BufferData(Base):
         return self.lin(x) + self.last
 
 
-@refused("assigns|attribute|data")
+@exact()
 class BufferSetData(Base):
     def __init__(self):
         super().__init__()
@@ -200,7 +200,7 @@ class ParameterDataCopied(Base):
         return self.lin(x)
 
 
-@refused("attribute|data")
+@exact()
 class ParameterSetData(Base):
     def forward(self, x):
         self.lin.weight.data = self.lin.weight.data / 2

@@ -12,6 +12,7 @@ from layergraph.torch2ir.code_owners import add_tracer_package
 from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.tracing.module_call import Trace
 from layergraph_capture.arguments import Arguments
+from layergraph_capture.later_calls import LaterCalls
 from layergraph_capture.loops.confirm import is_like_model
 from layergraph_capture.loops.find import looped
 from layergraph_capture.loops.lengths import longer_calls
@@ -60,6 +61,7 @@ class EagerCapturer(Capturer):
         self._runs = Runs(request.module_index)
         self._conversions = Conversions()
         self._branches: set[str] = set()
+        self._doubts: list[Change] = []
         self._request = request
         self._kind = ReplayTracer if request.modes == "both" else EagerTracer
 
@@ -94,6 +96,7 @@ class EagerCapturer(Capturer):
             request.values,
             self._conversions,
             short_runs,
+            self._doubts,
             answers,
             numbers_turns,
             knows,
@@ -184,9 +187,16 @@ class EagerCapturer(Capturer):
 
     def confirms(self, ir: Ir) -> bool:
         """See :class:`Capturer`."""
+        index, given = self._request.module_index, self._examples[0]
+        if self._doubts:
+            calls = LaterCalls(ir, index, self._constants, self._arguments_of)
+            if not (
+                self._short_runs.is_compared
+                and all(map(calls.are_like_first_ones, self._request.examples))
+            ):
+                raise self._doubts[0].refusal()
         if not self._short_runs.is_short:
             return True
-        index, given = self._request.module_index, self._examples[0]
         if self._short_runs.is_compared and is_like_model(ir, index, self._constants, given):
             return True
         self._short_runs.give_up()
@@ -218,6 +228,7 @@ class EagerCapturer(Capturer):
         example = runs.example if runs.is_short else None
         self._arguments = self._examples[0] if example is None else self._arguments_of(example)
         self._runs = Runs(self._request.module_index)
+        self._doubts.clear()
 
     def finish(self) -> None:
         """See :class:`Capturer`."""

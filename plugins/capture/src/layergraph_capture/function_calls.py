@@ -11,7 +11,11 @@ from layergraph.ir.function_name import FunctionName
 from layergraph.ir.values import leaves
 from layergraph.tensors.state import UnrunnableError
 from layergraph.torch2ir.state.global_state import may_draw
-from layergraph.torch2ir.tracing.called_functions import changes_its_first_argument, open_code
+from layergraph.torch2ir.tracing.called_functions import (
+    CHANGING,
+    changes_its_first_argument,
+    open_code,
+)
 from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import TracedValue
 from layergraph_capture.arguments import tensors_in
@@ -23,8 +27,6 @@ from layergraph_capture.trackers.tensors import holds_no_tensor, versions
 if TYPE_CHECKING:
     from layergraph_capture.tracer import EagerTracer
 
-# With these arguments, a function changes a tensor in place.
-CHANGING = frozenset({"inplace", "max_norm", "out"})
 # Their results share memory with the argument, but not its version counter.
 _SHARING = frozenset({"torch.Tensor.data", "torch.Tensor.detach", "torch.detach"})
 
@@ -75,7 +77,7 @@ class FunctionCalls:
             for each in CHANGING & kwargs.keys()
         )
         if is_changing or name in _SHARING:
-            self._snapshot.save(*args, *kwargs.values())
+            run.unrecorded(self._snapshot.save, (*args, *kwargs.values()), {})
         result = run.attempt(name, lean(func), args, kwargs, problem)
         if result is NotImplemented:
             # Python asks the other operand next; this depends on types only, so there is nothing to

@@ -25,6 +25,7 @@ class RunOptions:
         values: the treatment of code that depends on a number in a tensor.
         conversions: whether ``int()`` and ``float()`` return symbolic numbers.
         short_runs: leaves a run of very many turns.
+        doubts: takes the changes after which the IR is to be compared with the model.
         answers: the forced answers of the first decisions.
         numbers_turns: whether the iteration numbers of loops are symbolic.
         knows: returns whether earlier runs have shown that changes affect no later run.
@@ -37,6 +38,7 @@ class RunOptions:
     values: Values
     conversions: Conversions
     short_runs: ShortRuns
+    doubts: list[Change]
     answers: Sequence[bool] = ()
     numbers_turns: bool = False
     knows: Callable[[Sequence[Change]], bool] | None = None

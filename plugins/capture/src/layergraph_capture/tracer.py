@@ -42,6 +42,7 @@ from layergraph_capture.interception.interceptors import unseen
 from layergraph_capture.interception.saved_tensors import (
     transforms_without_hooks,
 )
+from layergraph_capture.interception.set_data import REASON, SET_DATA, Assignments
 from layergraph_capture.interception.tensor_queries import Queries
 from layergraph_capture.interception.torch_modes import (
     FunctionMode,
@@ -129,6 +130,7 @@ class EagerTracer(Tracer):
         self._unnamed = UnnamedCalls(
             self.recorder, self.tensors, switch, self._snapshot, self.refuse, self.attempt
         )
+        self._assignments = Assignments(module_index, self.recorder, self.tensors, switch)
         self._applied = AppliedFunctions(self.tensors, switch, self.refuse)
         self._higher_order = HigherOrderCalls(self)
         self._slices = ListSlices(module_index.reach)
@@ -152,12 +154,15 @@ class EagerTracer(Tracer):
         try:
             with self.short_runs.watching():
                 trace = super().run()
+            if self._assignments.are_read_later():
+                self.refusals.add(f"{REASON} to one that is read later; assign a clone", "")
             if self._trackers.foreign.drop(trace):
                 self.refusals.add(
                     "it reads a hidden state of a layer that is not part of the model; register "
                     "the layer in the model",
                     "",
                 )
+            if self.refusals.refused:
                 raise self.refusals.error()
             self._complete(trace)
             return trace
@@ -185,6 +190,11 @@ class EagerTracer(Tracer):
         """See :class:`Tracer`."""
         knows = self._options.knows
         return knows is not None and knows(changes)
+
+    def doubts(self, changes: Sequence[Change]) -> bool:
+        """See :class:`Tracer`."""
+        self._options.doubts.extend(changes)
+        return True
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """See :class:`Tracer`."""
@@ -340,6 +350,8 @@ class EagerTracer(Tracer):
             return self.function(name, func, args, kwargs)
         if func == _SET_REQUIRES_GRAD and not self.tensors.is_state(args[0]):
             return self.torch_function(torch.Tensor.requires_grad_, args, kwargs)
+        if func == SET_DATA and self._assignments.copies(args[0], args[1], self.function_mode):
+            return None
         return self._unnamed.call(func, args, kwargs)
 
     def higher_order(

@@ -53,6 +53,20 @@ class Change:
         """Return whether the object is not an attribute of a module of the model."""
         return self.reached.code is not None
 
+    @property
+    def is_of_state_dict(self) -> bool:
+        """Return whether the change gives the state dict of the model other tensors or keys."""
+        members = vars(self.module)
+        if not any(self.reached.state is members.get(each) for each in ("_parameters", "_buffers")):
+            return False
+        apart = members.get("_non_persistent_buffers_set", ())
+        names = self.now.keys() | self.was.keys()
+        return any(
+            not are_one(self.now.get(each), self.was.get(each))
+            for each in names
+            if each not in apart
+        )
+
     def carry(self) -> None:
         """Set the state to that after the run."""
         state, now = self.reached.state, self.now

@@ -34,7 +34,7 @@ RESULTS_BY_SIZES = frozenset(
 )
 _READS = frozenset({"torch.Tensor.dim", "torch.Tensor.dtype", "torch.Tensor.device"})
 # They read only the shape or the dtype of their second argument.
-_LIKE_ANOTHER = frozenset(
+LIKE_ANOTHER = frozenset(
     f"torch.Tensor.{name}" for name in "expand_as reshape_as to type_as view_as".split()
 )
 _GUARD = "layergraph.assume"
@@ -58,7 +58,7 @@ def draws(call: Call) -> bool:
     return call.kind == "function" and not is_cast and may_draw(call.target, None)
 
 
-_CASTS = frozenset("bfloat16 bool byte char double float half int long short".split())
+_CASTS = frozenset("bfloat16 bool byte char double dtype float half int long short type".split())
 
 
 def _feeding(kept: Iterable[TracedValue]) -> set[TracedValue] | None:
@@ -75,7 +75,7 @@ def _feeding(kept: Iterable[TracedValue]) -> set[TracedValue] | None:
         if call is None or call.kind not in ("function", "same") or draws(call):
             return None
         found.add(leaf)
-        if call.target in _LIKE_ANOTHER:
+        if call.target in LIKE_ANOTHER:
             pending.append(call.args[0])
         elif call.target not in RESULTS_BY_SIZES:
             pending += leaves(call.args, call.kwargs)

@@ -12,6 +12,9 @@ from torch import nn
 from layergraph.functions.operations import OPERATIONS, changes_arguments
 from layergraph.functions.table import HANDING_OVER
 
+CHANGING = frozenset({"inplace", "max_norm", "out"})
+"""With these arguments, a function changes a tensor in place."""
+
 
 @functools.cache
 def changes_its_first_argument(name: str) -> bool:

@@ -12,8 +12,17 @@ from layergraph.errors import CaptureError
 from layergraph.ir import Value, map_leaves
 from layergraph.tensors.memory import same_bits
 from layergraph.torch2ir.state.changes import Change
-from layergraph.torch2ir.tracing.caches import recomputes
-from layergraph.torch2ir.tracing.module_call import Call, Trace, TracedValue, calls_in
+from layergraph.torch2ir.tracing.caches import RESULTS_BY_SIZES, draws, recomputes
+from layergraph.torch2ir.tracing.called_functions import CHANGING, changes_its_first_argument
+from layergraph.torch2ir.tracing.module_call import (
+    Call,
+    StateRead,
+    Trace,
+    TracedValue,
+    calls_in,
+    values_in,
+)
+from layergraph.torch2ir.tracing.tables import may_recompute
 from layergraph.torch2ir.tracing.tracer import Tracer
 
 
@@ -26,11 +35,15 @@ def check_stateless(make: Callable[[], Tracer]) -> Trace:
         make: returns a new tracer.
 
     Raises:
-        CaptureError: the run fails, or the second run makes other calls.
+        CaptureError: the run fails, changes the state dict by assignments, or the second run makes
+            other calls.
     """
     running = make()
     trace = running.run()
     trace.changes = running.changes
+    for change in trace.changes:
+        if change.is_of_state_dict:
+            raise change.refusal()
     if not running.is_known(running.changes):
         _check_changes(make, trace, running.changes)
     return trace
@@ -42,13 +55,11 @@ def check_unaffected(make: Callable[[], Tracer], trace: Trace, changes: list[Cha
     Args:
         make: returns a new tracer.
         trace: the record of the run without the changes.
-        changes: the changes that the model's code made in the other run.
+        changes: the changes that the model's code made in the other run; at least one.
 
     Raises:
         CaptureError: the run makes other calls.
     """
-    if not changes:
-        return
     again = make()
     try:
         other = _run_after(again, changes)
@@ -56,22 +67,39 @@ def check_unaffected(make: Callable[[], Tracer], trace: Trace, changes: list[Cha
         raise changes[0].refusal() from None
     keys = again.state_tensors.keys
     kept = {keys[tensor]: value for tensor, value in trace.kept.items() if tensor in keys}
-    if not _are_alike(trace, other) and not recomputes(trace, other, kept):
+    if not (
+        _are_alike(trace, other)
+        or recomputes(trace, other, kept)
+        or _is_left_to_calls(again, trace, other, changes)
+    ):
         raise changes[0].refusal()
+
+
+def _is_left_to_calls(tracer: Tracer, trace: Trace, other: Trace, changes: list[Change]) -> bool:
+    trained = {
+        each.key(name)
+        for each in tracer.module_index
+        for name, tensor, _ in each.tensors()
+        if tensor.requires_grad
+    }
+    is_possible = may_recompute(trace, other, trace.kept.values(), trained)
+    return is_possible and tracer.doubts(changes)
 
 
 def _check_changes(make: Callable[[], Tracer], trace: Trace, changes: list[Change]) -> None:
     """Raise if the changes of this call affect later calls."""
-    check_unaffected(make, trace, changes)
+    if changes:
+        check_unaffected(make, trace, changes)
     for calls in (0, 1):
         ahead = [(each, each.ahead(calls, _FAR)) for each in changes]
         counting = [each for each, later in ahead if later is not None]
         if counting:
+            again = make()
             try:
-                other = _run_after(make(), [later or each for each, later in ahead])
+                other = _run_after(again, [later or each for each, later in ahead])
             except CaptureError:  # such a number never occurs
                 continue
-            if not _are_alike(trace, other):
+            if not _are_alike(trace, other) and not _is_left_to_calls(again, trace, other, changes):
                 raise counting[0].refusal()
 
 
@@ -86,26 +114,58 @@ def _run_after(again: Tracer, changes: list[Change]) -> Trace:
 
 
 def _are_alike(trace: Trace, other: Trace) -> bool:
-    """Return whether two runs made the same calls and returned the same values."""
+    """Return whether two runs made the same calls and returned the same values.
+
+    Calls that have no effect and no reader, such as those of a metric that adds up its results,
+    may differ.
+    """
     ours, theirs = _Numbering(trace), _Numbering(other)
-    calls = itertools.zip_longest(calls_in(trace.root), calls_in(other.root))
+    calls = itertools.zip_longest(_needed(trace), _needed(other))
     for mine, yours in calls:
         if mine is None or yours is None or ours.of(mine) != theirs.of(yours):
             return False
-    return ours.result == theirs.result and _hold_the_same(trace.constants, other.constants)
+    return ours.result == theirs.result and _hold_the_same(ours.constants, theirs.constants)
 
 
-def _hold_the_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
-    return ours.keys() == theirs.keys() and all(
-        ours[key] is theirs[key] or same_bits(ours[key], theirs[key]) for key in ours
+def _needed(trace: Trace) -> list[Call]:
+    """Return the calls that have an effect, and those whose results these or the model read."""
+    needed: list[Call] = []
+    read = set(values_in(trace.root.result))
+    for call in reversed(list(calls_in(trace.root))):
+        if call.value in read or _has_effect(call):
+            needed.append(call)
+            read.update(call.reads())
+    return needed[::-1]
+
+
+def _has_effect(call: Call) -> bool:
+    return (
+        call.kind not in ("function", "same", "state")
+        or bool(call.bodies)
+        or draws(call)
+        or changes_its_first_argument(call.target)
+        or not CHANGING.isdisjoint(call.kwargs)
+        or call.target.startswith("layergraph.")
+        or call.target.endswith(("batch_norm", "instance_norm"))
     )
 
 
+def _hold_the_same(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> bool:
+    pairs = zip(ours, theirs, strict=True)
+    return len(ours) == len(theirs) and all(a is b or same_bits(a, b) for a, b in pairs)
+
+
 class _Numbering:
-    """Texts of calls that are equal in equal runs: values are numbered in order."""
+    """Texts of calls that are equal in equal runs: values are numbered in order.
+
+    Attributes:
+        constants: the tensors in the texts that the model has not registered, in order.
+    """
 
     def __init__(self, trace: Trace) -> None:
-        self._numbers: dict[TracedValue, str] = {}
+        self.constants: list[torch.Tensor] = []
+        self._numbers: dict[Value, str] = {}
+        self._held = trace.constants
         self._root = trace.root
         for parameter in trace.parameters:
             self._number(parameter.value)
@@ -113,18 +173,25 @@ class _Numbering:
     @property
     def result(self) -> str:
         """Return the text of the model's result."""
-        return self.plain(self._root.result)
+        return repr(map_leaves(self._leaf, self._root.result))
 
     def of(self, call: Call) -> tuple[object, ...]:
-        args, kwargs = self.plain(call.args), self.plain(call.kwargs)
+        leaf = self._spec if call.target in RESULTS_BY_SIZES else self._leaf
+        args, kwargs = (repr(map_leaves(leaf, each)) for each in (call.args, call.kwargs))
         self._number(call.value)
         return call.kind, call.target, call.value.scope.path, args, kwargs
 
-    def plain(self, value: Value) -> str:
-        return repr(map_leaves(self._leaf, value))
-
     def _leaf(self, leaf: Value) -> Value:
+        if isinstance(leaf, StateRead) and leaf.key in self._held:
+            if leaf not in self._numbers:
+                self.constants.append(self._held[leaf.key])
+            return self._number(leaf)
         return self._number(leaf) if isinstance(leaf, TracedValue) else leaf
 
-    def _number(self, value: TracedValue) -> str:
+    def _spec(self, leaf: Value) -> Value:
+        """Return the form of a leaf for a call that does not read the numbers of tensors."""
+        held = self._held.get(leaf.key) if isinstance(leaf, StateRead) else None
+        return self._leaf(leaf) if held is None else f"{held.dtype}{[*held.shape]}{held.device}"
+
+    def _number(self, value: Value) -> str:
         return self._numbers.setdefault(value, f"%{len(self._numbers)}")

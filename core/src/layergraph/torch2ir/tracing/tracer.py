@@ -178,6 +178,10 @@ class Tracer(WayOfTracing):
         """Return whether earlier runs have shown that such changes affect no later run."""
         return False
 
+    def doubts(self, changes: Sequence[Change]) -> bool:  # noqa: ARG002 for subclasses
+        """Return whether the IR will be compared with the model in calls after such changes."""
+        return False
+
     def call(self, model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Call the model."""
         model(*args, **kwargs)

@@ -36,6 +36,7 @@ DATA_DEPENDENT_OPS: frozenset[Any] = frozenset(
     {
         torch.is_nonzero,
         torch._assert,
+        torch._assert_async,
         *(
             getattr(torch.Tensor, name)
             for name in (
@@ -120,6 +121,8 @@ class Queries:
             tensor.tolist: self.numbers,
             tensor.__contains__: self.contains,
             torch._assert: self.claim,
+            torch._assert_async: self.claim,
+            tensor.grad.__get__: self.gradient,
             tensor.grad_fn.__get__: self.gradients,
             tensor.is_leaf.__get__: self.gradients,
             torch.is_inference: partial(self.kind, "torch.Tensor.is_inference"),
@@ -252,6 +255,16 @@ class Queries:
         )
         return self._answer(func, args, kwargs)
 
+    def gradient(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Answer that a tensor which requires no gradients has none; refuse for other tensors."""
+        answer = self._answer(func, args, kwargs)
+        requires = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
+        if answer is not None or self._answer(requires, args[:1], {}):
+            self._refuse("'grad' of a tensor that requires gradients; pass it as an argument")
+        else:
+            self.gradients(requires, args, kwargs)
+        return answer
+
     def kind(self, target: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Answer and guard a query whose answer depends only on the kind of tensor."""
         answer = self._answer(func, args, kwargs)
@@ -324,7 +337,7 @@ class Queries:
         return answer
 
     def claim(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Answer ``torch._assert``. A condition that is no tensor was guarded by its comparison."""
+        """Answer an assertion. A condition that is no tensor was guarded by its comparison."""
         if args and isinstance(args[0], torch.Tensor):
             given = (self._known(args[0]), code_place())
             self._recorder.call("function", "torch._assert", given, {})

@@ -11,7 +11,7 @@ import torch
 from layergraph.functions.operations import OPERATIONS, is_composite
 from layergraph.ir import Symbol
 from layergraph.ir.values import leaves
-from layergraph.torch2ir.state.changes import are_one
+from layergraph.tensors.memory import lie_alike
 from layergraph.torch2ir.tracing.called_functions import unnamed
 from layergraph.torch2ir.tracing.module_call import Call
 from layergraph.torch2ir.tracing.recorder import Recorder
@@ -78,8 +78,9 @@ class UnnamedCalls:
 
     def _set(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Set an attribute of a tensor."""
-        self._snapshot.save(args[0])
-        if name != "data" or not self._switch.unrecorded(are_one, args, {}):
+        self._switch.unrecorded(self._snapshot.save, args[:1], {})
+        # Code casts a parameter like an input, and assigns what is then the same tensor.
+        if name != "data" or not self._switch.unrecorded(lie_alike, args, {}):
             self._refuse(f"setting the attribute {name!r} of a tensor")
         return self._switch.unrecorded(func, args, kwargs)
 

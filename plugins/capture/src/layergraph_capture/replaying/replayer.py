@@ -12,12 +12,11 @@ from layergraph.ir.function_name import FunctionName
 from layergraph.torch2ir.indexing.leaves import is_as_found
 from layergraph.torch2ir.indexing.module_index import ModuleInfo
 from layergraph.torch2ir.results import opened
-from layergraph.torch2ir.tracing.called_functions import changes_its_first_argument
+from layergraph.torch2ir.tracing.called_functions import CHANGING, changes_its_first_argument
 from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, values_in
 from layergraph.torch2ir.tracing.other_mode import Changed, ModeReading, OtherMode, Replaced
 from layergraph.undo import raise_interrupt
 from layergraph_capture.arguments import tensors_in
-from layergraph_capture.function_calls import CHANGING
 from layergraph_capture.interception.tensor_queries import DATA_DEPENDENT_OPS
 from layergraph_capture.replaying.abstract_values import AbstractValues, metadata_of
 from layergraph_capture.replaying.rerecord import Rerecording

@@ -13,6 +13,7 @@ from layergraph.ir import Value
 from layergraph.literals import UnknownValueError, to_graph_literal
 from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import DeferredCall, ModuleCall, TracedValue
+from layergraph.torch2ir.tracing.picking import picks
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.loops.frame_state import PlainStates
 from layergraph_capture.loops.turns import BEGIN, COUNT, is_of_turn
@@ -27,7 +28,7 @@ from layergraph_capture.symbolic.symbolic_int import (
     symbolic,
 )
 from layergraph_capture.trackers.guards import Guards
-from layergraph_capture.ways.decisions import ITEM, Decisions, picks
+from layergraph_capture.ways.decisions import ITEM, Decisions
 
 GETITEM = "operator.getitem"
 _BY_NUMBERS, _WITH_ONE, _BRANCH = "by numbers", "with 1", "branch"

@@ -137,7 +137,8 @@ class Tensors:
         # The call that reads it may change it.
         self._unrecorded(self._snapshot.keep, (tensor,), {})
         is_foreign = tensor in self._foreign
-        is_there = is_foreign or self._constants.holds(tensor) or id(tensor) in self.carried
+        # To search the globals takes long.
+        is_there = is_foreign or id(tensor) in self.carried or self._constants.holds(tensor)
         if not is_there:
             raise UnknownValueError(
                 "a tensor whose origin capture does not see; make it with a function "

@@ -19,6 +19,7 @@ from layergraph.torch2ir.tracing.module_call import (
     TracedValue,
     named_value,
 )
+from layergraph.torch2ir.tracing.picking import picks
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.trackers.guards import Guards
 from layergraph_capture.ways.value_numbers import ValueNumbers
@@ -35,20 +36,6 @@ MAX_QUESTIONS = 10_000
 OVER = (
     f"the model makes more than {MAX_DECISIONS} decisions by numbers, and this one has only the "
     "way of the example; capture the model with this input"
-)
-
-_PICKING = frozenset(
-    "argwhere masked_select nonzero unique unique_consecutive unique_dim bincount".split()
-)
-
-# Their results have sizes that follow from those of their first argument.
-_RESHAPING = frozenset(
-    "getitem flatten squeeze unsqueeze view reshape unbind t to long int clone detach".split()
-)
-
-_MASKS = frozenset(
-    "eq ne lt le gt ge bool isnan isinf isfinite isin invert and_ or_ xor "
-    "logical_not logical_and logical_or logical_xor".split()
 )
 
 
@@ -271,29 +258,3 @@ def _reads_state(value: Value) -> bool:
             seen.add(leaf)
             pending += leaves(leaf.call.args, leaf.call.kwargs)
     return False
-
-
-def picks(leaf: object) -> bool:
-    """Return whether a value has a size that depends on numbers."""
-    pending = [leaf]
-    while pending:
-        leaf = pending.pop()
-        call = leaf.call if isinstance(leaf, TracedValue) else None
-        if call is None:
-            continue
-        name = call.target.rpartition(".")[2]
-        if name in _PICKING or (name == "where" and len(call.args) == 1):
-            return True
-        if name == "getitem":
-            indices = leaves(call.args[1:])
-            if any(map(_is_mask, indices)):
-                return True
-            pending += indices
-        if name in _RESHAPING:
-            pending += leaves(call.args[:1])
-    return False
-
-
-def _is_mask(leaf: object) -> bool:
-    call = leaf.call if isinstance(leaf, TracedValue) else None
-    return call is not None and call.target.rpartition(".")[2] in _MASKS

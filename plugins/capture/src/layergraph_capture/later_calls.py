@@ -1,0 +1,185 @@
+"""Later calls of a model that keeps tables, as a proof that the tables change nothing.
+
+A model computes such a table in its first call, and reads it or replaces it in later ones; its IR
+computes it in each call. The calls have other sizes, in several orders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from layergraph import to_torch
+from layergraph.capturing import Example
+from layergraph.errors import AssumptionError, CaptureError
+from layergraph.ir import Ir
+from layergraph.ir.values import leaves
+from layergraph.tensors.memory import same_bits
+from layergraph.torch2ir.indexing.module_index import ModuleIndex, other_mode
+from layergraph.torch2ir.results import opened
+from layergraph.torch2ir.state.global_state import GlobalState
+from layergraph.torch2ir.tracing.patches import with_room_for
+from layergraph.torch2ir.tracing.recorder import Recorder
+from layergraph.undo import raise_interrupt
+from layergraph_capture.arguments import Arguments, tensors_in
+from layergraph_capture.loops.lengths import Length
+from layergraph_capture.original import undone_call
+from layergraph_capture.trackers.constants import Constants
+
+# The most sizes of the inputs that are varied.
+_MOST_SIZES = 6
+
+
+class LaterCalls:
+    """Compares calls of a model, made one after another, with calls of its rebuilt model.
+
+    Args:
+        ir: the IR.
+        module_index: the model.
+        constants: the tensors that it has besides.
+        arguments_of: returns the arguments of an example.
+    """
+
+    def __init__(
+        self,
+        ir: Ir,
+        module_index: ModuleIndex,
+        constants: Constants,
+        arguments_of: Callable[[Example], Arguments],
+    ) -> None:
+        self._ir = ir
+        self._module_index = module_index
+        self._model = module_index.root.module
+        self._constants = constants
+        self._arguments_of = arguments_of
+
+    def are_like_first_ones(self, example: Example) -> bool:
+        """Return whether later calls give what first calls give, bit for bit, in both modes.
+
+        Args:
+            example: the call whose sizes are varied.
+        """
+        varied = [_Varied(example, each) for each in _sizes(example)]
+        around = [[example]] * 2
+        around += [step for each in varied for step in (each.longer, [example], each.shorter)]
+        orders = [around, *[[each.longer, each.shorter] for each in varied]]
+
+        def compare() -> bool:
+            own = all(map(self._is_alike, orders))
+            with other_mode(self._module_index):
+                return own and self._is_alike(around)
+
+        try:
+            return with_room_for(self._module_index.depth, compare)
+        except CaptureError:
+            # The calls make changes that cannot be undone.
+            return False
+
+    def _is_alike(self, order: list[list[Example]]) -> bool:
+        """Return whether calls in a row give the same; of each list, the first possible call."""
+        given = [list(map(self._arguments_of, each)) for each in order]
+        device = given[0][0].device
+        with GlobalState(device).compared():
+            # Layers draw numbers when they are made.
+            rebuilt = to_torch(self._ir, device="meta")
+            state = self._model.state_dict(keep_vars=True)
+            parameters = {id(each) for each in self._model.parameters()}
+            owned = {
+                key: each if id(each) in parameters else each.detach().clone()
+                for key, each in state.items()
+            }
+            rebuilt.load_state_dict(owned, assign=True)
+            modes = {name: each.training for name, each in self._model.named_modules()}
+            for name, each in rebuilt.named_modules():
+                each.training = modes.get(name, each.training)
+        with undone_call(self._module_index, self._constants, given[0][0]):
+            # Tables are often made in a call that needs no gradients.
+            with torch.no_grad():
+                is_alike = self._step(rebuilt, given[0])
+            return is_alike and all(self._step(rebuilt, each) for each in given[1:])
+
+    def _step(self, rebuilt: nn.Module, calls: list[Arguments]) -> bool:
+        """Compare the first call that is possible; those before it are impossible for both."""
+        for each in calls:
+            theirs, ours = _outcome(self._model, each), _outcome(rebuilt, each)
+            if isinstance(ours, AssumptionError):
+                return True
+            if isinstance(theirs, list) or isinstance(ours, list):
+                return (
+                    isinstance(theirs, list) and isinstance(ours, list) and _are_same(ours, theirs)
+                )
+        return True
+
+
+class _Varied:
+    """The calls in which one size is larger, and those in which it is smaller: likely ones first.
+
+    Args:
+        example: the call of the user.
+        length: the size.
+    """
+
+    def __init__(self, example: Example, length: Length) -> None:
+        size = length.size
+        more, less = (1, max(size // 2, 1), size), (1, size - size // 2)
+        self.longer = [length.call(example, each) for each in dict.fromkeys(more)]
+        self.shorter = [length.call(example, -each) for each in dict.fromkeys(less) if each < size]
+
+
+def _sizes(example: Example) -> Iterator[Length]:
+    shapes = [each.shape for each in tensors_in(example)]
+    sizes = dict.fromkeys(size for shape in shapes for size in shape if size)
+    for size in [*sizes][:_MOST_SIZES]:
+        yield Length(size, 1)
+        places = [
+            (number, dim)
+            for number, shape in enumerate(shapes)
+            for dim, own in enumerate(shape)
+            if own == size
+        ]
+        dims = dict.fromkeys(dim for _, dim in places)
+        if len(dims) > 1:
+            for dim in dims:
+                yield Length(size, 1, tuple(each for each in places if each[1] == dim))
+
+
+def _outcome(model: nn.Module, arguments: Arguments) -> list[Any] | Exception:
+    try:
+        return _results(model, arguments)
+    except Exception as error:
+        raise_interrupt(error)
+        return error
+
+
+def _results(model: nn.Module, arguments: Arguments) -> list[Any]:
+    """Return what a model gives, the gradients of that, and the buffers that it leaves."""
+    with GlobalState(arguments.device).compared():
+        args, kwargs, _ = arguments.bind(Recorder(), lambda *_: None)
+        given = [*leaves(opened(model(*args, **kwargs)))]
+        outputs = [each for each in given if isinstance(each, torch.Tensor) and each.requires_grad]
+        trained = [
+            each
+            for each in (*model.parameters(), *tensors_in((args, kwargs)))
+            if each.requires_grad
+        ]
+        gradients: tuple[Any, ...] = ()
+        if outputs and trained:
+            gradients = torch.autograd.grad(
+                outputs, trained, [each.detach() for each in outputs], allow_unused=True
+            )
+    parameters = {id(each) for each in model.parameters()}
+    state = model.state_dict(keep_vars=True).values()
+    return [*given, *gradients, *(each.clone() for each in state if id(each) not in parameters)]
+
+
+def _are_same(ours: list[Any], theirs: list[Any]) -> bool:
+    return len(ours) == len(theirs) and all(map(_is_same, ours, theirs))
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return same_bits(one.detach(), other.detach()) and one.requires_grad == other.requires_grad
+    return type(one) is type(other) and bool(one == other)
