@@ -13,7 +13,13 @@ from layergraph.ir import Value, map_leaves
 from layergraph.tensors.memory import same_bits
 from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.tracing.caches import recomputes
-from layergraph.torch2ir.tracing.module_call import Call, Trace, TracedValue, calls_in
+from layergraph.torch2ir.tracing.module_call import (
+    Call,
+    FunctionRead,
+    Trace,
+    TracedValue,
+    calls_in,
+)
 from layergraph.torch2ir.tracing.tracer import Tracer
 
 
@@ -124,6 +130,10 @@ class _Numbering:
         return repr(map_leaves(self._leaf, value))
 
     def _leaf(self, leaf: Value) -> Value:
+        if isinstance(leaf, FunctionRead):
+            # Its calls are compared one by one; what it takes is not a result of any of them.
+            scope = leaf.scope
+            return f"function {scope.function} {self.plain((scope.args, scope.result))}"
         return self._number(leaf) if isinstance(leaf, TracedValue) else leaf
 
     def _number(self, value: TracedValue) -> str:
