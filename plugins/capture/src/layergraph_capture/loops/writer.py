@@ -319,7 +319,7 @@ class Writer:
             if self._places.get(each) != (first[0], first[1] + count * step, first[2]):
                 break
             count += 1
-        if count == 2:
+        if count == 2 < first[0].turns:
             return None
         return Part(first[0], first[2], first[1], step, count)
 
