@@ -14,6 +14,7 @@ from layergraph.torch2ir.tracing.module_call import (
     inside_out,
 )
 from layergraph_capture.loops.repeats import Forms, Item, repeats
+from layergraph_capture.loops.turns import COUNT
 from layergraph_capture.loops.written import ASSUME, LENGTH
 
 # The least turns of a repetition that counts as a loop; so many turns may also differ from the
@@ -120,7 +121,7 @@ def named_numbers(root: ModuleCall) -> Iterator[int]:
         root: the call of the model, as far as it has got.
     """
     for call in calls_in(root):
-        if call.target in (ASSUME, LENGTH) and type(call.args[1]) is int:
+        if call.target in (ASSUME, LENGTH, COUNT) and type(call.args[1]) is int:
             yield call.args[1]
         elif call.target in _COMPARISONS:
             for each in call.args:
