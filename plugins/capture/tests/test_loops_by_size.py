@@ -79,6 +79,17 @@ class OfFewRows(Base):
         )
 
 
+@case(captured=9)
+class LeavesOutTheRest(Base):
+    """A last step that is no pair is no turn."""
+
+    def forward(self, x):
+        h = x[:, 0]
+        for t in range(1, x.shape[1], 2):
+            h = self.cell(x[:, t] - x[:, t - 1], h)
+        return h
+
+
 @CASES.parametrized
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_a_loop(case, training, tmp_path):
