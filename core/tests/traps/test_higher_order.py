@@ -257,6 +257,31 @@ class VmapInVmap(Base):
         return vmap(vmap(lambda each: each.sin() + self.lin.bias[0]), in_dims=1)(x)
 
 
+class Memo(Base):
+    def __init__(self):
+        super().__init__()
+        self.known = {}
+
+
+@exact()
+class VmapWithAMemo(Memo):
+    """Some libraries put functions of theirs into torch's vmap, which keep a memo of types."""
+
+    def forward(self, x):
+        self.known.setdefault(type(x), True)
+        return vmap(lambda row, scale: self.lin(row) - scale, in_dims=(0, None))(x, x[0])
+
+
+@refused("what a model keeps from one call to the next", placed=False)
+class VmapThatReadsAMemo(Memo):
+    """The later call makes the same calls with the arguments of the function exchanged."""
+
+    def forward(self, x):
+        is_first = self.known.setdefault("calls", 0) == 0
+        self.known["calls"] = 1
+        return vmap(lambda one, other: one - other if is_first else other - one)(x, self.lin(x))
+
+
 @exact()
 class VmapOfMasks(Base):
     """Makes masks as transformers does."""

@@ -10,12 +10,14 @@ import torch
 
 from layergraph.errors import CaptureError
 from layergraph.ir import Value, map_leaves
+from layergraph.ir.values import leaves
 from layergraph.tensors.memory import same_bits
 from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.tracing.caches import RESULTS_BY_SIZES, draws, recomputes
 from layergraph.torch2ir.tracing.called_functions import CHANGING, changes_its_first_argument
 from layergraph.torch2ir.tracing.module_call import (
     Call,
+    FunctionRead,
     StateRead,
     Trace,
     TracedValue,
@@ -135,6 +137,9 @@ def _needed(trace: Trace) -> list[Call]:
         if call.value in read or _has_effect(call):
             needed.append(call)
             read.update(call.reads())
+            for leaf in leaves(call.args, call.kwargs):
+                if isinstance(leaf, FunctionRead):
+                    read.update(values_in(leaf.scope.result))
     return needed[::-1]
 
 
@@ -186,6 +191,11 @@ class _Numbering:
             if leaf not in self._numbers:
                 self.constants.append(self._held[leaf.key])
             return self._number(leaf)
+        if isinstance(leaf, FunctionRead):
+            # Its calls are compared one by one; what it takes is not a result of any of them.
+            scope = leaf.scope
+            said = repr(map_leaves(self._leaf, (scope.args, scope.result)))
+            return f"function {scope.function} {said}"
         return self._number(leaf) if isinstance(leaf, TracedValue) else leaf
 
     def _spec(self, leaf: Value) -> Value:

@@ -66,12 +66,21 @@ def _rebuilt(ir: Ir, model: nn.Module) -> nn.Module:
 
 
 def _leaves(model: nn.Module, arguments: Arguments) -> list[Any]:
-    """Return what a model gives, and the buffers that it leaves."""
+    """Return what a model gives, and the buffers that it leaves.
+
+    Of a tensor, return a pair: the tensor without the graph of autograd, which would keep all that
+    was computed in memory during the next run, and whether it needs a gradient.
+    """
     args, kwargs, _ = arguments.bind(Recorder(), lambda *_: None)
-    given = [*leaves(opened(model(*args, **kwargs)))]
+    given: list[Any] = [
+        (each.detach(), each.requires_grad) if isinstance(each, torch.Tensor) else each
+        for each in leaves(opened(model(*args, **kwargs)))
+    ]
     parameters = {id(each) for each in model.parameters()}
     state = model.state_dict(keep_vars=True).values()
-    return given + [each.clone() for each in state if id(each) not in parameters]
+    return given + [
+        (each.detach().clone(), each.requires_grad) for each in state if id(each) not in parameters
+    ]
 
 
 def _are_same(ours: list[Any], theirs: list[Any]) -> bool:
@@ -79,6 +88,6 @@ def _are_same(ours: list[Any], theirs: list[Any]) -> bool:
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return same_bits(one.detach(), other.detach()) and one.requires_grad == other.requires_grad
+    if type(one) is type(other) is tuple and isinstance(one[0], torch.Tensor):
+        return one[1] == other[1] and same_bits(one[0], other[0])
     return type(one) is type(other) and bool(one == other)

@@ -14,6 +14,7 @@ from layergraph.torch2ir.tracing.module_call import (
     inside_out,
 )
 from layergraph_capture.loops.repeats import Forms, Item, repeats
+from layergraph_capture.loops.turns import COUNT
 from layergraph_capture.loops.written import ASSUME, LENGTH
 
 # The least turns of a repetition that counts as a loop; so many turns may also differ from the
@@ -29,15 +30,12 @@ class Count:
     Attributes:
         number: the number.
         turns: the number of turns in the run.
+        each: the part of the number per turn.
     """
 
     number: int
     turns: int
-
-    @property
-    def each(self) -> int:
-        """Return the part of the number per turn."""
-        return self.number // self.turns if self.number % self.turns == 0 else 1
+    each: int = 1
 
 
 def counts_of(trace: Trace) -> list[Count]:
@@ -52,13 +50,28 @@ def counts_of(trace: Trace) -> list[Count]:
     found: dict[int, Count] = {}
     for turns, steps in sorted(set(_repeated(trace)), reverse=True, key=lambda each: each[0]):
         for number in named:
-            is_near = -1 <= number - turns <= _MOST_SPECIAL_TURNS
-            if is_near or (number % turns == 0 and number // turns in steps):
-                found.setdefault(number, Count(number, turns))
+            each = _part_of_a_turn(number, turns, steps)
+            if each is not None:
+                found.setdefault(number, Count(number, turns, each))
             elif turns % number == 0:
                 # Each turn of a loop repeats something a number of times that is always the same.
                 found.setdefault(number, Count(number, number))
     return sorted(found.values(), reverse=True)
+
+
+def _part_of_a_turn(number: int, turns: int, steps: frozenset[int]) -> int | None:
+    """Return the part of a number per turn if it may count these turns; else None.
+
+    Args:
+        number: the number.
+        turns: the turns of a repetition.
+        steps: by how much integers grow from turn to turn.
+    """
+    is_whole = number % turns == 0
+    for each in (1, *sorted(steps - {1})):
+        if each > 0 and -1 <= number // each - turns <= _MOST_SPECIAL_TURNS:
+            return number // turns if is_whole else each
+    return None
 
 
 def turns_in(trace: Trace) -> list[int]:
@@ -108,7 +121,7 @@ def named_numbers(root: ModuleCall) -> Iterator[int]:
         root: the call of the model, as far as it has got.
     """
     for call in calls_in(root):
-        if call.target in (ASSUME, LENGTH) and type(call.args[1]) is int:
+        if call.target in (ASSUME, LENGTH, COUNT) and type(call.args[1]) is int:
             yield call.args[1]
         elif call.target in _COMPARISONS:
             for each in call.args:

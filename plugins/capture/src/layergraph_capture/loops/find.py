@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from enum import Enum, auto
 
 from layergraph.capturing import Example
 from layergraph.errors import CaptureError
@@ -23,7 +23,7 @@ from layergraph_capture.loops.lengths import Length, lengths
 from layergraph_capture.loops.numbers import is_of_turns
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.roll import rolled
-from layergraph_capture.loops.size_guards import guard_size
+from layergraph_capture.loops.size_guards import SizesOf, Varied
 from layergraph_capture.loops.turns import COUNT
 from layergraph_capture.loops.verify import OtherRunError, check_run
 from layergraph_capture.loops.written import ASSUME, NotRollableError, Rolled
@@ -58,6 +58,14 @@ def _in_other_mode(trace: Trace) -> AbstractContextManager[None]:
     return trace.other.swapped()
 
 
+class _Part(Enum):
+    """A partial last turn: a turn like the others, no turn, or refused."""
+
+    TURN = auto()
+    NONE = auto()
+    REFUSED = auto()
+
+
 _Refused = (NotAlikeError, NotRollableError, NotFittedError, OtherRunError)
 
 
@@ -78,36 +86,11 @@ def looped(trace: Trace, example: Example, run: RunOn) -> Trace | None:
     is_long = any(count.turns > _LONG for count in counts)
     for is_short in (True, False) if is_long else (False,):
         finder = _Finder(trace, example, run, is_short=is_short)
-        for count in counts:
-            finder.vary(count)
+        finder.vary(counts)
         found = finder.found()
         if found is not None:
             return found
     return None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Varied:
-    """Two runs on inputs of other lengths.
-
-    Attributes:
-        count: the number of turns of the user's example.
-        turns: the number of turns of the shorter run.
-        length: the varied size.
-        base: the shorter run.
-        longer: the run with one turn more.
-    """
-
-    count: Count
-    turns: int
-    length: Length
-    base: Trace
-    longer: Trace
-
-    @property
-    def fewest(self) -> int:
-        """Return the number of turns for a size of 0, extrapolated from the example."""
-        return self.count.turns - self.length.size // self.length.step
 
 
 class _Finder:
@@ -118,10 +101,20 @@ class _Finder:
         self._run = run
         self._runs = 0
         self._own: Trace | None = None
-        self._varied: list[_Varied] = []
+        # The runs that candidates are compared with, by what they vary.
+        self._compared: dict[tuple[Length, int, int], Trace | None] = {}
+        self._varied: list[Varied] = []
 
-    def vary(self, count: Count) -> None:
+    def vary(self, counts: Sequence[Count]) -> None:
         """Run the model with other numbers of turns, if such inputs can be made."""
+        for count in counts:
+            self._vary(count)
+        if not self._varied and self._own is not None:
+            # Its turn numbers show code that does something else in every n-th turn.
+            for count in counts_of(self._own):
+                self._vary(count)
+
+    def _vary(self, count: Count) -> None:
         is_short = self._is_short and count.turns > _LONG
         base_turns = _BASE_TURNS if is_short else max(count.turns, _BASE_TURNS)
         ahead = base_turns - count.turns
@@ -136,7 +129,7 @@ class _Finder:
                 continue
             try:
                 if any(loops_of([base, longer])):
-                    self._varied.append(_Varied(count, base_turns, length, base, longer))
+                    self._varied.append(Varied(count, base_turns, length, base, longer))
                     self._own = None  # each pair of runs has its own
                     return
             except NotAlikeError:
@@ -159,6 +152,13 @@ class _Finder:
             return None
         self._runs += 1
         return self._run_to_check(length, turns, more)
+
+    def _run_to_compare(self, length: Length, turns: int, more: int = 0) -> Trace | None:
+        """Return the record of such a run, the same one for each candidate."""
+        key = length, turns, more
+        if key not in self._compared:
+            self._compared[key] = self._run_with(*key)
+        return self._compared[key]
 
     def _run_to_check(self, length: Length, turns: int, more: int = 0) -> Trace | None:
         """Return the record of such a run, even beyond the limit of runs."""
@@ -198,25 +198,25 @@ class _Finder:
                 return None
             error: Exception | None = None
             takes_parts = any(each.length.step > 1 for each in self._varied)
-            for rounds_up in (True, False) if takes_parts else (True,):
+            for part in _Part if takes_parts else (_Part.TURN,):
                 try:
-                    return self._fitted(written, traces, mode, rounds_up=rounds_up)
+                    return self._fitted(written, traces, mode, part)
                 except (NotFittedError, OtherRunError) as refused:
                     error = error or refused
         raise error or NotFittedError
 
     def _fitted(
-        self, written: Sequence[Rolled], traces: Sequence[Trace], mode: InMode, *, rounds_up: bool
+        self, written: Sequence[Rolled], traces: Sequence[Trace], mode: InMode, part: _Part
     ) -> Trace:
         records = [rolled(each, {}, folds=True) for each in written]
-        candidate = Candidate(records[0], fitted(records, rounds_up=rounds_up), mode)
+        candidate = Candidate(records[0], fitted(records, rounds_up=part is _Part.TURN), mode)
         for trace in traces:
             # The calls of these runs are already those of the mode.
             check_run(candidate.record, trace, candidate.values)
         for index, varied in enumerate(self._varied):
-            loop = _SizesOf(varied, candidate, index)
+            loop = SizesOf(varied, candidate, index)
             self._check_example(candidate, varied)
-            self._check_part(candidate, loop)
+            self._check_part(candidate, loop, part)
             least = max(trace.least_turns for trace in traces)
             if candidate.is_uncertain or not self._is_like_long(candidate, loop, least):
                 self._check_each(candidate, loop)
@@ -226,17 +226,17 @@ class _Finder:
         _finish(trace.root.items)
         return Trace(trace.root, trace.constants, trace.parameters)
 
-    def _check_example(self, candidate: Candidate, varied: _Varied) -> None:
+    def _check_example(self, candidate: Candidate, varied: Varied) -> None:
         """Compare the record with a run on the example of the user."""
         # The first run has plain iteration numbers. If it is equal anyway, it needs no second run.
         if varied.count.turns == varied.turns or candidate.is_like(self._trace):
             return
-        trace = self._run_with(varied.length, 0)
+        trace = self._run_to_compare(varied.length, 0)
         if trace is None:
             raise OtherRunError("the example cannot be run again")
         candidate.compare(trace)
 
-    def _check_short(self, candidate: Candidate, loop: _SizesOf) -> None:
+    def _check_short(self, candidate: Candidate, loop: SizesOf) -> None:
         """Compare the record with a run of few turns, and guard that least number."""
         own, first = loop.varied.count.turns, loop.varied.fewest
         # With fewer turns there is no loop, or no run has tried them.
@@ -245,14 +245,14 @@ class _Finder:
             # Nearly all loops work with one turn, and most others with two.
             is_likely = most < first + _LIKELY_LEAST_TURNS
             turns = most + 1 if is_likely else (most + least) // 2
-            trace = self._run_with(loop.varied.length, turns - own)
+            trace = self._run_to_compare(loop.varied.length, turns - own)
             if trace is not None and candidate.is_like(trace):
                 least = turns
             else:
                 most = turns
         self._guard_least(candidate, loop, least)
 
-    def _guard_least(self, candidate: Candidate, loop: _SizesOf, least: int) -> None:
+    def _guard_least(self, candidate: Candidate, loop: SizesOf, least: int) -> None:
         """Guard the least number of turns; the last turn may be a partial one."""
         varied = loop.varied
         is_part = False
@@ -261,7 +261,7 @@ class _Finder:
             is_part = trace is not None and candidate.is_like(trace)
         loop.guard_turns("ge", least, is_part=is_part)
 
-    def _is_like_long(self, candidate: Candidate, loop: _SizesOf, least: int) -> bool:
+    def _is_like_long(self, candidate: Candidate, loop: SizesOf, least: int) -> bool:
         """Return whether the record makes the calls of a run of many turns, if there can be one.
 
         Only a long run reveals code such as ``values[-8:]``, which a list of three values passes
@@ -283,7 +283,7 @@ class _Finder:
                 known = wanted
         return least <= known
 
-    def _check_each(self, candidate: Candidate, loop: _SizesOf) -> None:
+    def _check_each(self, candidate: Candidate, loop: SizesOf) -> None:
         """Compare the record with a run of each number of turns, and guard that range.
 
         Code with its own counter may make other calls for one number of turns.
@@ -307,62 +307,19 @@ class _Finder:
         self._guard_least(candidate, loop, least)
         loop.guard_turns("le", most)
 
-    def _is_like_with(self, candidate: Candidate, loop: _SizesOf, turns: int) -> bool:
+    def _is_like_with(self, candidate: Candidate, loop: SizesOf, turns: int) -> bool:
         trace = self._run_to_check(loop.varied.length, turns - loop.varied.count.turns)
         return trace is not None and candidate.is_like(trace)
 
-    def _check_part(self, candidate: Candidate, loop: _SizesOf) -> None:
+    def _check_part(self, candidate: Candidate, loop: SizesOf, part: _Part) -> None:
         """Compare the record with a run whose last turn is partial, or guard that no turn is."""
         if loop.varied.length.step == 1:
             return
-        trace = self._run_with(loop.varied.length, 0, 1)
+        trace = None if part is _Part.REFUSED else self._run_to_compare(loop.varied.length, 0, 1)
         if trace is None:
             loop.guard_whole_turns()
         else:
             candidate.compare(trace)
-
-
-class _SizesOf:
-    """The sizes that depend on one size of the inputs.
-
-    Args:
-        varied: the two runs in which that size differs.
-        candidate: the record with loops.
-        index: the index of this pair among all pairs of runs.
-    """
-
-    def __init__(self, varied: _Varied, candidate: Candidate, index: int) -> None:
-        self.varied = varied
-        self._record = candidate.record
-        # For each size, its numbers in the base run and in the longer run.
-        pairs = {each: each.numbers[2 * index :][:2] for each in candidate.sizes}
-        self._sizes = {each: pair for each, pair in pairs.items() if pair[0] != pair[1]}
-
-    def guard_turns(self, comparison: str, turns: int, *, is_part: bool = False) -> None:
-        """Guard a least or a most number of turns by the sizes.
-
-        Args:
-            comparison: ``ge`` or ``le``.
-            turns: the number.
-            is_part: whether the last turn may be partial.
-        """
-        for size, (base, longer) in self._sizes.items():
-            step = longer - base
-            number = base + step * (turns - self.varied.turns)
-            if is_part:
-                number -= step - 1 if step > 0 else step + 1
-            # A size that shrinks gives more turns.
-            target = comparison if step > 0 else {"ge": "le", "le": "ge"}[comparison]
-            # No size is negative, and the loop function itself refuses a negative number of turns.
-            if target == "le" or number > 0:
-                guard_size(self._record, size.value, target, number, True)
-
-    def guard_whole_turns(self) -> None:
-        """Guard that no turn is partial."""
-        for size, (base, longer) in self._sizes.items():
-            step = abs(longer - base)
-            if step > 1:
-                guard_size(self._record, size.value, "mod", step, base % step)
 
 
 def _with_loops(traces: Sequence[Trace]) -> list[Rolled] | None:

@@ -165,11 +165,18 @@ class _Fit:
         numbers = [item.args[1] for item in items]
         if not isinstance(value, TracedValue) or any(type(each) is not int for each in numbers):
             return False
-        if len(set(numbers)) == 1 or self._explained(numbers, level) is not None:
+        if len(set(numbers)) == 1:
+            return False
+        known = next((each for each in self._sizes if each.value is value), None)
+        if known is None and self._explained(numbers, level) is not None:
             return False
         self._value([item.args[0] for item in items], level, value.scope, [])
-        is_plain = first.target == ASSUME
-        self._sizes.append(Size(value, tuple(numbers), level, is_plain))
+        size = Size(value, tuple(numbers), level, first.target == ASSUME)
+        if known is None:
+            self._sizes.append(size)
+        elif size.is_plain:
+            # Code takes one size as a number of turns and as a plain number.
+            self._sizes[self._sizes.index(known)] = replace(known, is_plain=True)
         return True
 
     def _is_length(self, items: Sequence[Item], level: _Level, glued: list[Item]) -> bool:
@@ -186,32 +193,47 @@ class _Fit:
         return True
 
     def _note_sizes_inside(self, items: Sequence[Item], level: _Level, glued: list[Item]) -> None:
-        """Record sizes that the body of a loop reads from its given inputs.
+        """Record sizes that the body of a loop takes, or reads from its inputs.
 
         A loop such as ``while i < x.shape[1]`` reads the size in each turn.
         """
         turns = [item.args[1] for item in items]
-        if len(set(turns)) == 1 or self._explained(turns, level):
+        calls = [item for item in items if isinstance(item, Call)]
+        if len(set(turns)) == 1 or self._explained(turns, level) or not calls:
             return
-        bodies = [item.bodies[0] for item in items if isinstance(item, Call)]
-        call = items[0]
-        if not isinstance(call, Call):
-            return
-        given = dict(zip(bodies[0].inputs[1 + len(call.args[2]) :], call.args[3], strict=True))
-        outside = {*given.values()}
+        # The values outside that the first turn reads.
+        columns = [(*each.args[2], *each.args[3]) for each in calls]
+        for values in zip(*columns, strict=True):
+            # A loop such as ``while i > 0`` counts down from the size.
+            numbers = self._differing(values, level)
+            if numbers and isinstance(values[0], TracedValue):
+                self._sizes.append(Size(values[0], numbers, level))
+        bodies = [each.bodies[0] for each in calls]
+        around = dict(zip(bodies[0].inputs[1:], columns[0], strict=True))
         for inner in zip(*[body.items for body in bodies], strict=True):
             first = inner[0]
-            if not isinstance(first, Call) or first.value.number is None or first.kwargs:
+            if not isinstance(first, Call) or first.kwargs:
                 continue
-            numbers = [each.value.number for each in inner if isinstance(each, Call)]
-            known = [number for number in numbers if number is not None]
             args = [
-                given.get(arg, arg) if isinstance(arg, TracedValue) else arg for arg in first.args
+                around.get(arg, arg) if isinstance(arg, TracedValue) else arg for arg in first.args
             ]
-            is_outside = all(arg in outside for arg in args if isinstance(arg, TracedValue))
-            if is_outside and len(known) == len(items) and len(set(known)) > 1:
+            numbers = self._differing([getattr(each, "value", None) for each in inner], level)
+            are_outside = all(
+                arg in around.values() for arg in args if isinstance(arg, TracedValue)
+            )
+            if numbers and are_outside:
                 size = self._glued(first.target, tuple(args), first.value.scope, glued)
-                self._sizes.append(Size(size, tuple(known), level))
+                self._sizes.append(Size(size, numbers, level))
+
+    def _differing(self, values: Sequence[Value], level: _Level) -> tuple[int, ...]:
+        """Return the integers of values, one of each run, if they differ and no size explains them.
+
+        Empty otherwise.
+        """
+        numbers = [each.number for each in values if isinstance(each, TracedValue)]
+        known = [each for each in numbers if type(each) is int]
+        is_new = len(known) == len(values) and len(set(known)) > 1
+        return tuple(known) if is_new and self._explained(known, level) is None else ()
 
     def _bodies(self, items: Sequence[Item]) -> list[tuple[TracedBody, ...]]:
         of = [item.bodies if isinstance(item, Call) else () for item in items]

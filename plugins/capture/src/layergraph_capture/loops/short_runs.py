@@ -156,7 +156,7 @@ def _counts(recorder: Recorder) -> Iterator[Count]:
                 for number in numbers:
                     turns = number // step if step > 0 and number % step == 0 else 0
                     if turns * values > recorder.position + _MOST_AHEAD:
-                        yield Count(number, turns)
+                        yield Count(number, turns, step)
         scope, is_open = scope.parent, True
 
 

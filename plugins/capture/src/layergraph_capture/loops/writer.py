@@ -19,6 +19,7 @@ from layergraph.torch2ir.tracing.module_call import (
 )
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.loops.choice import Chosen
+from layergraph_capture.loops.joined_lists import joined_list
 from layergraph_capture.loops.numbers import is_of_turns, number_of_turn
 from layergraph_capture.loops.repeats import Item, Repeat
 from layergraph_capture.loops.turns import BEGIN, TURN
@@ -28,7 +29,6 @@ from layergraph_capture.loops.written import (
     TUPLE,
     Level,
     NotRollableError,
-    Part,
     Place,
     Rolled,
     WrittenLoop,
@@ -82,10 +82,10 @@ class Writer:
         root.args, root.kwargs = self.read(own.args), self.read(own.kwargs)
         self._scope(own)
         # A loop that only reads elements is certain if certain loops use all of these.
-        for loop in self._only_parts:
-            are_certain = self.uncertain.isdisjoint({loop.call, *loop.readers})
-            if not loop.is_read_whole or not are_certain:
-                self.uncertain.add(loop.call)
+        for written in self._only_parts:
+            are_certain = self.uncertain.isdisjoint({written.call, *written.readers})
+            if not written.is_read_whole or not are_certain:
+                self.uncertain.add(written.call)
         trace = Trace(root, self._trace.constants, parameters)
         uncertain = {each for each in self.uncertain if each is not None}
         return Rolled(trace, self.glue, uncertain)
@@ -218,9 +218,8 @@ class Writer:
                 return self._body(value)
             return self._leaf(value) if isinstance(value, TracedValue) else value
         if type(value) in (list, tuple) and len(inside) > 1:
-            segments = [*self._segments(inside)]
-            if any(isinstance(each, Part) for each in segments):
-                whole = self._joined(segments)
+            whole = joined_list(self, inside)
+            if whole is not None:
                 return whole if type(value) is list else self.glued(self.level, TUPLE, whole)
         return rebuilt(value, [self.read(each) for each in inside])
 
@@ -289,70 +288,6 @@ class Writer:
     def new_value(self, scope: ModuleCall, wish: str) -> TracedValue:
         """Return a new value at the start of a module call."""
         return TracedValue(scope.start, scope, wish)
-
-    # --- lists with a value of each turn ---
-
-    def _segments(self, inside: Sequence[Value]) -> Iterator[Value | Part]:
-        """Yield the items of a list, with consecutive values of turns as parts."""
-        at = 0
-        while at < len(inside):
-            part = self._part(inside, at)
-            if part is None:
-                yield inside[at]
-                at += 1
-            else:
-                yield part
-                at += part.count
-
-    def _part(self, inside: Sequence[Value], at: int) -> Part | None:
-        first, second = (
-            self._places.get(each) if isinstance(each, TracedValue) else None
-            for each in (inside[at], inside[at + 1] if at + 1 < len(inside) else None)
-        )
-        if first is None or second is None or (first[0], first[2]) != (second[0], second[2]):
-            return None
-        step = second[1] - first[1]
-        if step == 0:
-            return None
-        count = 2
-        while at + count < len(inside) and isinstance(each := inside[at + count], TracedValue):
-            if self._places.get(each) != (first[0], first[1] + count * step, first[2]):
-                break
-            count += 1
-        if count == 2:
-            return None
-        return Part(first[0], first[2], first[1], step, count)
-
-    def _joined(self, segments: Sequence[Value | Part]) -> TracedValue:
-        """Return the list joined from items and parts."""
-        lists: list[Value] = []
-        for each in segments:
-            if isinstance(each, Part):
-                lists.append(self._slice(each))
-            elif lists and type(lists[-1]) is list:
-                lists[-1].append(self.read(each))
-            else:
-                lists.append([self.read(each)])
-        whole = lists[0]
-        for each in lists[1:]:
-            whole = self.glued(self.level, "operator.add", whole, each)
-        return whole  # type: ignore[no-any-return]  # there is a part, which is a value
-
-    def _slice(self, part: Part) -> TracedValue:
-        whole = self.list_of(part.loop, part.slot)
-        last = part.first + part.step * (part.count - 1)
-        if part.step == 1 and part.first == 0 and part.count == part.loop.turns:
-            return whole
-        end: int | None = last + (1 if part.step > 0 else -1)
-        begin: int | None = part.first
-        if part.step < 0 and last == 0:
-            end = None
-        if part.step > 0 and last + part.step >= part.loop.turns:
-            end = None
-        if part.step < 0 and part.first == part.loop.turns - 1:
-            begin = None
-        taken = slice(begin, end, part.step)
-        return self.glued(part.loop.level, GETITEM, whole, taken, behind=whole.call)
 
 
 WriteLoop: TypeAlias = Callable[[Writer, Sequence[Item], Repeat], None]

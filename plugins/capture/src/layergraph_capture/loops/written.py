@@ -97,25 +97,6 @@ Place = tuple[WrittenLoop, int, int]
 """The loop, the turn and the slot that compute a value of the old record."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Consecutive items of a list that are values of turns of one loop.
-
-    Attributes:
-        loop: the loop.
-        slot: the slot.
-        first: the turn of the first value.
-        step: the number of turns from one value to the next.
-        count: the number of values.
-    """
-
-    loop: WrittenLoop
-    slot: int
-    first: int
-    step: int
-    count: int
-
-
 def take_facts(value: TracedValue, like: TracedValue) -> None:
     """Copy the preferred name, rank, dtype and number of a value."""
     value.wish, value.rank, value.dtype = like.wish, like.rank, like.dtype
