@@ -137,21 +137,21 @@ def no_node(file, _):
     del file["node"]
 
 
-# By what the message says, what a stranger does to a file.
+# By part of the message, the changes to a file.
 CHANGES = {
     "weight: it is a link": [soft_link, external_link],
     "weight: its numbers are in another file": [external_numbers, virtual_numbers],
     "weight: its compression needs a plugin": [unknown_filter],
     "weight: the arrays have more than": [many_numbers, large_chunk],
-    "it stands in two places": [cycle, twice],
+    "the file has it in two places": [cycle, twice],
     "metadata: it is neither a group nor an array": [named_type],
     "weight: it holds .* and neither numbers nor text": [references, records],
     "nested too deeply": [deep],
     "text is too long": [long_text],
-    "edges are no pairs": [no_pairs],
+    "edges are not pairs": [no_pairs],
     "no node of the type 'NIRNode'": [other_type],
     "a Affine has no 'type_check'": [other_field],
-    "make no Affine": [no_weight, text_for_numbers],
+    "do not make a valid Affine": [no_weight, text_for_numbers],
     "no group 'node'": [no_node],
 }
 CASES = [(change, reason) for reason, each in CHANGES.items() for change in each]

@@ -298,7 +298,7 @@ REFUSED = {
 
 @pytest.mark.filterwarnings("ignore:Inhibition")
 @pytest.mark.parametrize("reason", REFUSED)
-def test_what_nir_cannot_say_is_refused_by_name(reason, tmp_path):
+def test_layers_that_nir_lacks_are_refused_by_name(reason, tmp_path):
     make, shape = REFUSED[reason]
     model = make()
     dtype = next((each.dtype for each in model.parameters()), torch.float32)
@@ -353,8 +353,10 @@ BROKEN = {
     r"'b' \(LIF\): no edge leads to it": lambda: graph_of(CHAIN, a=_lif(), b=_lif()),
     r"'output' \(Output\): no edge": lambda: graph_of([("input", "a")], a=_lif()),
     "no Input or no Output": lambda: nir.NIRGraph({"a": _lif()}, [], type_check=False),
-    "no path of a module": lambda: graph_of([("input", "a."), ("a.", "output")], **{"a.": _lif()}),
-    "inside of another node by its name": lambda: graph_of(
+    "not a valid path of a module": lambda: graph_of(
+        [("input", "a."), ("a.", "output")], **{"a.": _lif()}
+    ),
+    "is a path inside another node": lambda: graph_of(
         [("input", "a"), ("a", "a.b"), ("a.b", "output")], **{"a": _lif(), "a.b": _lif()}
     ),
     r"takes the shape \(4,\), and gets \(3,\)": lambda: graph_of(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # reading a structure from a file needs no torch
 
 __all__ = ["from_creator", "to_creator"]
 
-# The types of the layers, by the place of their class in `elasticai.creator.nn`.
+# The types of the layers, by the path of their class in `elasticai.creator.nn`.
 TYPES = {
     "fixed_point.BatchNormedConv1d": "fixed_point_batchnormed_conv1d",
     "fixed_point.BatchNormedLinear": "fixed_point_batchnormed_linear",
@@ -44,7 +44,7 @@ _HOME = "elasticai.creator.nn."
 
 @hookimpl(trylast=True)
 def torch_to_ir(module: nn.Module) -> Implementation | None:
-    """Answer for the layers of elasticai.creator.nn, with their bit widths, and for Sequential."""
+    """Describe a layer of elasticai.creator.nn with its bit widths, or its Sequential."""
     if not type(module).__module__.startswith(_HOME):
         return None
     from . import layers
@@ -56,7 +56,7 @@ def torch_to_ir(module: nn.Module) -> Implementation | None:
 def ir_to_torch(
     implementation: Implementation, children: Mapping[str, nn.Module]
 ) -> nn.Module | None:
-    """Answer for the types of these layers."""
+    """Build a layer or a Sequential of elasticai.creator.nn."""
     if implementation.type not in _TYPES and implementation.type != SEQUENTIAL:
         return None
     from . import layers
@@ -66,7 +66,7 @@ def ir_to_torch(
 
 @hookimpl
 def formats() -> list[Format]:
-    """List the format of files of the IR of elasticai-creator."""
+    """List the format ``.creator.json``."""
     return [Format(".creator.json", "the IR of elasticai-creator", _write, _read)]
 
 

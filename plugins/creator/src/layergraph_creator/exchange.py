@@ -1,7 +1,7 @@
-"""The IR of elasticai-creator: ours as one of theirs, and back.
+"""Convert an IR to the IR of elasticai-creator, and back.
 
-In theirs, a graph is a set of named nodes and of pairs of them. A node calls an implementation of
-the registry, by its name, and reads its predecessors; the implementation has the attributes of the
+In their IR, a graph is a set of named nodes and a set of edges. A node names an implementation in
+the registry, calls it, and reads its predecessors. The implementation has the attributes of the
 layer. Weights stay in the state dict.
 """
 
@@ -15,24 +15,24 @@ from layergraph.errors import ArgumentError
 from layergraph.ir import FUNCTION, Ir, Node, Ref, check, graph_from_nodes
 from layergraph.ir.graph import MODULE
 
-# What an implementation of ours says besides attributes and graph, and theirs keeps as attributes.
+# The fields of our implementations that theirs keep as attributes.
 _CONTAINER, _TENSORS, _ARGS = "container", "tensors", "args"
 _LOST = ("kwargs", "when")
 
 
 def to_creator(ir: Ir) -> tuple[Any, dict[str, Any]]:
-    """Return a model as an IR of elasticai-creator.
+    """Convert an IR to the IR of elasticai-creator.
 
     Args:
-        ir: the IR. Its graphs call layers with values of other nodes, and nothing else. Where a
-            node does not read its one predecessor, its attribute ``args`` lists what it reads.
+        ir: the IR. Its graphs may only call layers, with values of other nodes as arguments. If a
+            node does not simply read its one predecessor, its attribute ``args`` lists its reads.
 
     Returns:
         The implementation of the whole model, and all others by name: objects of
         ``elasticai.creator.torch2ir.Implementation``, with attributes, nodes and edges in ``data``.
 
     Raises:
-        ArgumentError: a node of the IR has what their IR cannot say; all such nodes are listed.
+        ArgumentError: their IR cannot describe some nodes. The message lists all.
 
     Example:
         >>> import torch, layergraph as lg
@@ -61,10 +61,10 @@ def to_creator(ir: Ir) -> tuple[Any, dict[str, Any]]:
 
 
 def forms_of(ir: Ir) -> dict[str, dict[str, Any]]:
-    """Return the form of each implementation in their IR.
+    """Return the dict of each implementation in their IR, by name.
 
     Raises:
-        ArgumentError: a node of the IR has what their IR cannot say; all such nodes are listed.
+        ArgumentError: their IR cannot describe some nodes. The message lists all.
     """
     problems: list[str] = []
     forms = {name: _form(each, problems) for name, each in ir.to_dict().items()}
@@ -120,7 +120,7 @@ def _text_of(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_creator(root: Any, registry: Any = ()) -> Ir:
-    """Return a model in the IR of elasticai-creator as an IR.
+    """Convert an IR of elasticai-creator to an IR.
 
     Args:
         root: the implementation of the whole model: an object of elasticai-creator, before and
@@ -128,7 +128,7 @@ def from_creator(root: Any, registry: Any = ()) -> Ir:
         registry: the other implementations: a mapping by name, or all of them in any order.
 
     Raises:
-        ArgumentError: a node reads several others, and nothing says in which order.
+        ArgumentError: a node reads several others, and has no attribute ``args`` that orders them.
         InvalidIrError: the result breaks a rule of IRs.
 
     Example:
@@ -159,7 +159,7 @@ def from_creator(root: Any, registry: Any = ()) -> Ir:
     ir = Ir(ir.values(), root=name)
     for each in ir.values():
         kind = each.data.pop(_CONTAINER, None)
-        # A rule may have made another graph of it than its class has.
+        # A rule of theirs may have changed the graph, so that the class no longer fits.
         runs = list((each.children or {}).values())
         if isinstance(kind, str) and all(graph.chain() == runs for graph in each.graphs):
             each.type = kind
@@ -181,7 +181,7 @@ def _read(theirs: Any) -> dict[str, Any]:
         raise ArgumentError(
             f"a {type(theirs).__name__} stands where an implementation of elasticai-creator belongs"
         )
-    # After a rule, the graph says which nodes and edges there are.
+    # Their rules change the graph but not the data, so the graph lists the nodes and edges.
     nodes, edges = data.get("nodes", {}), data.get("edges", {})
     found: dict[str, dict[str, Any]] = {}
     for src, dst in graph.iter_edges():
@@ -206,7 +206,7 @@ def _ours(name: str, theirs: dict[str, Any]) -> dict[str, Any]:
         each: _our_node(each, nodes[each], before.get(each, []), f"{place}, node {each!r}")
         for each in order
     }
-    # In our IR, edges stand in the order of what nodes read.
+    # In our IR, the edges follow the order of the arguments.
     read = [
         (src, each) for each in order for src in _reads(form["nodes"][each]) or before.get(each, [])
     ]
@@ -235,13 +235,13 @@ def _reads(node: dict[str, Any]) -> list[str]:
 
 
 def _in_order(nodes: Iterable[str], before: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the nodes as listed, but each after those that it reads."""
+    """Sort nodes topologically, and keep the given order where the edges allow it."""
     graph = graph_from_nodes(
         Node(name, FUNCTION, name, tuple(map(Ref, before.get(name, ())))) for name in nodes
     )
     order = [node.name for node in graph.in_execution_order()]
     left = set(graph.nodes).difference(order)
-    return [*order, *(name for name in graph.nodes if name in left)]  # the check names a cycle
+    return [*order, *(name for name in graph.nodes if name in left)]  # `check` reports a cycle
 
 
 def _mapping(value: Any, place: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Files of the IR of elasticai-creator: JSON, in the form that its serializer makes.
+"""Write and read files of the IR of elasticai-creator: JSON in the format of its serializer.
 
 The file is a dict of ``root``, an implementation, and ``registry``, the others by name. Each has
 ``nodes`` by name, ``edges`` as ``{src: {dst: attributes}}``, and ``attributes``.
@@ -24,10 +24,10 @@ SUFFIX = ".creator.json"
 
 
 def save(ir: Ir, path: Any, state_dict: Mapping[str, Any] | None = None) -> None:
-    """Write the structure of a model.
+    """Write an IR to a file.
 
     Raises:
-        ArgumentError: their IR cannot say a node, or a state dict is given, which it does not hold.
+        ArgumentError: their IR cannot describe a node, or you pass a state dict, which it lacks.
         FileError: the file cannot be written.
     """
     target = to_path(path, "save(ir, path)")
@@ -43,7 +43,7 @@ def save(ir: Ir, path: Any, state_dict: Mapping[str, Any] | None = None) -> None
 
 
 def _refuse_no_json(forms: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise if a value has no form in JSON, such as an infinite number; the error lists all."""
+    """Raise an error that lists the values that JSON cannot represent, such as infinity."""
     problems = []
     for name, form in forms.items():
         for key, value in form.items():
@@ -52,7 +52,7 @@ def _refuse_no_json(forms: Mapping[str, Mapping[str, Any]]) -> None:
             except (TypeError, ValueError) as error:
                 problems.append(f"  implementation {name!r}: {key}={value!r:.80}: {error}")
     if problems:
-        raise ArgumentError("\n".join(["JSON has no form for these values:", *problems]))
+        raise ArgumentError("\n".join(["JSON cannot represent these values:", *problems]))
 
 
 def _serialized(form: dict[str, Any]) -> dict[str, Any]:
@@ -61,10 +61,10 @@ def _serialized(form: dict[str, Any]) -> dict[str, Any]:
 
 
 def load(path: Any, *, limits: Limits = DEFAULT_LIMITS) -> Ir:
-    """Return the IR in a file.
+    """Read the IR in a file.
 
     Raises:
-        FileError: the file is damaged, or no IR of elasticai-creator.
+        FileError: the file is damaged, or has no IR of elasticai-creator.
         InvalidIrError: the IR breaks a rule.
     """
     found = to_path(path, "load(path)")
@@ -72,7 +72,7 @@ def load(path: Any, *, limits: Limits = DEFAULT_LIMITS) -> Ir:
         with open_file(found) as file:
             form = parse(whole(file, limits))
         if not isinstance(form, dict) or not {"root", "registry"} <= form.keys():
-            raise FileError(f"{str(path)!r}: it is no dict of 'root' and 'registry'")
+            raise FileError(f"{str(path)!r}: the file is not a dict with 'root' and 'registry'")
         try:
             ir = from_creator(_tuples(form["root"]), _tuples(form["registry"]))
         except InvalidIrError:
@@ -85,7 +85,7 @@ def load(path: Any, *, limits: Limits = DEFAULT_LIMITS) -> Ir:
 
 
 def _tuples(value: Any) -> Any:
-    """Return a value of JSON with tuples for lists, which the layers of torch take for sizes."""
+    """Return a JSON value with tuples instead of lists, because layers of torch expect tuples."""
     if isinstance(value, list):
         return tuple(_tuples(each) for each in value)
     if isinstance(value, dict):

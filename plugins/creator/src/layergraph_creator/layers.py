@@ -1,4 +1,4 @@
-"""Rows for the layers of elasticai-creator: what their constructors take."""
+"""Rows for the layers of elasticai-creator, with readers of their constructor arguments."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from layergraph.layers import Layer, LayerTable, Reader, signature_of
 
 from . import SEQUENTIAL, TYPES
 
-# Objects without a comparison of their own. `_bits` compares what they hold.
+# The attributes that hold a number format. They lack `==`, so `_bits` compares the formats.
 _FORMATS = ("_params", "_config", "_operations")
 
 
 def to_ir(module: nn.Module) -> Implementation | None:
-    """Answer the hook ``torch_to_ir`` for a layer or a container."""
+    """Implement the hook ``torch_to_ir`` for a layer or a container."""
     if type(module) is creator.Sequential:
         holds_tensors = module._parameters or module._buffers
         return None if holds_tensors else Implementation(SEQUENTIAL, children={})
@@ -32,7 +32,7 @@ def to_ir(module: nn.Module) -> Implementation | None:
 
 
 def to_torch(implementation: Implementation, children: Mapping[str, nn.Module]) -> nn.Module | None:
-    """Answer the hook ``ir_to_torch`` for a type of layers, or of the container."""
+    """Implement the hook ``ir_to_torch`` for a layer or a container."""
     if implementation.type != SEQUENTIAL:
         return _TABLE.to_torch(implementation)
     runs = list((implementation.children or {}).values())
@@ -48,7 +48,7 @@ def to_torch(implementation: Implementation, children: Mapping[str, nn.Module]) 
 
 
 def _bits(name: str) -> Reader:
-    """Return a reader of a bit width, on which all parts of a layer have to agree."""
+    """Return a reader of a bit width, which must be equal in all parts of a layer."""
 
     def read(module: nn.Module) -> Value:
         formats = {
@@ -67,7 +67,7 @@ def _bits(name: str) -> Reader:
 
 
 def _format(holder: object) -> FxpParams:
-    """Return the number format of an object that has nothing else."""
+    """Return the number format of an object that contains nothing else."""
     if type(holder) is MathOperations and vars(holder).keys() == {"config"}:
         holder = holder.config
     if type(holder) is FxpArithmetic and vars(holder).keys() == {"_config"}:
@@ -78,12 +78,12 @@ def _format(holder: object) -> FxpParams:
 
 
 def _ends(module: Any) -> Value:
-    """Return the ends of the table, from which its constructor makes the same one."""
+    """Return the ends of the table; with them, the constructor makes the same table."""
     table = module._lut_input
     return float(table[0]), float(table[-1])
 
 
-# By argument, the attribute that holds it.
+# The attributes that may hold an argument, by argument.
 _PLACES = {
     "total_bits": ("_total_bits", "_num_input_bits"),
     "use_clock": ("_use_clock",),

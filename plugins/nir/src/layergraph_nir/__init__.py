@@ -1,8 +1,8 @@
-"""NIR, the Neuromorphic Intermediate Representation: models as graphs of NIR, and back.
+"""Convert models to graphs of NIR, the Neuromorphic Intermediate Representation, and back.
 
 ``lg.save(ir, "m.nir", state, args=…)``, ``lg.load("m.nir")`` and ``lg.load_model("m.nir")`` work on
-files; :func:`to_nir` and :func:`from_nir` on graphs in memory. torch and nir are imported on first
-use.
+files; :func:`to_nir` and :func:`from_nir` work on graphs in memory. torch and nir are imported on
+first use.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
-# The module `layers` has the other hooks: this one is imported to read a structure without torch.
+# The other hooks are in the module `layers`, because this module must work without torch.
 
 
 @hookimpl
 def formats() -> list[Format]:
-    """List the format of files of NIR."""
+    """List the format ``.nir``."""
     return [Format(".nir", "NIR, for spiking networks", _write, _read, _build)]
 
 

@@ -1,4 +1,4 @@
-"""A graph of NIR that keeps the rules: its edges, the order of its nodes, and their shapes."""
+"""Check a graph of NIR, sort its nodes, and infer their shapes."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ _STATEFUL = tuple(getattr(nir, each.__name__) for each in PRIMITIVES.values() if
 
 
 def _keeps_state(node: Any) -> bool:
-    """Return whether a node gives the value of a neuron, or of a graph, which may have neurons."""
+    """Return True for a neuron, and for a graph, which may contain neurons."""
     return isinstance(node, (*_STATEFUL, nir.NIRGraph))
 
 
 def _natural(name: str) -> list[Any]:
-    """Return the key that sorts ``output_10`` behind ``output_9``: files list nodes by name."""
+    """Return a sort key that puts ``output_10`` after ``output_9``; files list nodes by name."""
     parts = re.split(r"([0-9]+)", name)
     return [(len(part.lstrip("0")), part) if part.isdecimal() else part for part in parts]
 
 
 class CheckedGraph:
-    """One graph of NIR, checked.
+    """A checked graph of NIR.
 
     Args:
         graph: the graph.
         path: the path of its module.
-        inputs: its inputs in order, as far as they are known.
-        outputs: its outputs, likewise.
+        inputs: its inputs in order; they are sorted by name if this is not a list of all.
+        outputs: its outputs in order, with the same rule.
+
+    Raises:
+        ArgumentError: the graph breaks a rule of NIR.
     """
 
     def __init__(self, graph: Any, path: str, inputs: list[str], outputs: list[str]) -> None:
@@ -59,7 +62,7 @@ class CheckedGraph:
         return stated if sorted(stated) == sorted(found) else found
 
     def where(self, name: str) -> str:
-        """Return the place of a node for messages."""
+        """Return the path and the class of a node, for messages."""
         return f"the node {self.path_of(name)!r} ({type(self.nodes[name]).__name__})"
 
     def path_of(self, name: str) -> str:
@@ -80,19 +83,19 @@ class CheckedGraph:
             raise self._error("it has an edge into an Input, or from an Output")
         for name in self.nodes:
             if name not in fed and name not in self.inputs:
-                raise ArgumentError(
-                    f"{self.where(name)}: no edge leads to it; add one, or an Input"
-                )
+                raise ArgumentError(f"{self.where(name)}: no edge leads to it; add an edge")
         for name in self.inner:
             self._check_name(name)
 
     def _check_name(self, name: str) -> None:
         parts = name.split(".")
         if not all(part and "/" not in part for part in parts):
-            raise self._error(f"{name!r} is no path of a module; rename the node")
+            raise self._error(f"{name!r} is not a valid path of a module; rename the node")
         for count in range(1, len(parts)):
             if ".".join(parts[:count]) in self.inner_names:
-                raise self._error(f"{name!r} is inside of another node by its name; rename it")
+                raise self._error(
+                    f"the name {name!r} is a path inside another node; rename the node"
+                )
 
     def _error(self, reason: str) -> ArgumentError:
         place = f"the graph {self.path!r}" if self.path else "the graph"
@@ -106,13 +109,13 @@ class CheckedGraph:
         return found
 
     def shapes(self, layers: dict[str, Any]) -> dict[str, Shape]:
-        """Return the shapes of values without the batch, as far as they follow from the graph.
+        """Return the known shapes of the outputs of nodes, without the batch.
 
         Args:
-            layers: the layer of each node, or the shape that a graph gives.
+            layers: the layer of each node, or the shape of the output of a nested graph.
 
         Raises:
-            ArgumentError: a node takes another shape than it gets.
+            ArgumentError: a node cannot take the shape of its input.
         """
         found: dict[str, Shape] = {}
         for name in self.inputs:

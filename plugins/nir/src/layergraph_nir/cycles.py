@@ -1,4 +1,4 @@
-"""Cycles of a graph of NIR: the edges that carry the value of the step before."""
+"""Cycles of a graph of NIR: find the edges that carry the value of the previous time step."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Edge = tuple[str, str]
 def delayed_edges(
     nodes: Iterable[str], edges: Sequence[Edge], keeps_state: Collection[str]
 ) -> set[Edge]:
-    """Return the edges that carry the value of the step before, so that the others form no cycle.
+    """Return the edges that carry the value of the previous time step; the others form no cycle.
 
-    NIR describes dynamics in continuous time, in which a cycle needs no such edge. They are the
-    edges that lead back on the way from the inputs. Where such an edge begins at a node without a
-    state that has one edge in and one out, the edge before it is taken: so the value of the step
-    before is that of a neuron, as in the recurrent neurons of snntorch.
+    NIR describes continuous time and does not mark these edges. We take the back edges of a
+    depth-first search from the inputs. If a back edge leaves a stateless node with one input and
+    one output, such as a weight, we take the edge into that node instead, and repeat. So the
+    delayed value is the output of a neuron, as in the recurrent neurons of snntorch.
 
     Args:
         nodes: the nodes, inputs first.
-        edges: the edges; their order decides between several ways.
+        edges: the edges. The search follows them in this order.
         keeps_state: the nodes that are neurons.
 
     Example:
@@ -47,7 +47,7 @@ def delayed_edges(
 
 
 def _back_edges(nodes: Iterable[str], after: dict[str, list[str]]) -> list[Edge]:
-    """Return the edges that lead to a node on the way to their beginning, by a depth-first walk."""
+    """Return the back edges of a depth-first search: those to a node on the current path."""
     done: set[str] = set()
     found = []
     for root in nodes:
@@ -72,7 +72,7 @@ def _back_edges(nodes: Iterable[str], after: dict[str, list[str]]) -> list[Edge]
 
 
 def in_order(nodes: Sequence[str], edges: Iterable[Edge]) -> list[str]:
-    """Return nodes as listed, but each after those whose values it reads.
+    """Sort nodes topologically, and keep the given order where the edges allow it.
 
     Args:
         nodes: the nodes.

@@ -1,4 +1,4 @@
-"""Files of NIR."""
+"""Write and read files of NIR."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 def save(
     ir: Ir, path: Any, state_dict: Mapping[str, torch.Tensor] | None = None, **options: Any
 ) -> None:
-    """Write a model to a file of NIR, all of it or nothing.
+    """Write a model to a file of NIR atomically.
 
     Args:
         ir: the IR of the model.
         path: the path.
         state_dict: the weights.
-        options: those of :func:`layergraph_nir.to_nir`; ``args`` is needed.
+        options: the options of :func:`layergraph_nir.to_nir`; ``args`` is required.
 
     Raises:
         LoweringError: NIR has no primitive for some layers or functions.
@@ -55,10 +55,10 @@ def load(path: Any, *, dt: float | None = None, max_bytes: int | None = None) ->
     Args:
         path: the path.
         dt: the length of a time step, in seconds: see :func:`layergraph_nir.from_nir`.
-        max_bytes: the most bytes of the arrays in the file; None: in proportion to its size.
+        max_bytes: the limit for the bytes of all arrays; None: depends on the size of the file.
 
     Raises:
-        FileError: the file is damaged, or has what no layer computes.
+        FileError: the file is damaged, or has a node that layergraph does not support.
     """
     return _read(path, "load(path)", dt, max_bytes)[0]
 
@@ -71,14 +71,16 @@ def load_model(
     dt: float | None = None,
     max_bytes: int | None = None,
 ) -> nn.Module:
-    """Build the model in a file of NIR: see :func:`load`.
+    """Build the model in a file of NIR.
+
+    It raises the errors of :func:`load`.
 
     Args:
         path: the path.
         device: the device of its tensors.
-        dtype: the dtype of its numbers; None: float32.
+        dtype: the dtype of its floating-point tensors; None: float32.
         dt: the length of a time step, in seconds.
-        max_bytes: the most bytes of the arrays in the file; None: in proportion to its size.
+        max_bytes: the limit for the bytes of all arrays; None: depends on the size of the file.
     """
     ir, state = _read(path, "load_model(path)", dt, max_bytes)
     return to_torch(ir, state).to(device=device, dtype=dtype)
@@ -95,7 +97,7 @@ def _read(
 
 @contextmanager
 def _named(path: str) -> Iterator[None]:
-    """Name the file in an error of its content."""
+    """Add the path of the file to an error about its content."""
     try:
         yield
     except ArgumentError as error:

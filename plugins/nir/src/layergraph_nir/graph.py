@@ -1,4 +1,4 @@
-"""A graph of NIR while a model is written: nodes, edges, and the wires between them."""
+"""The builder of a graph of NIR, and the values that handlers receive."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from layergraph.errors import LayergraphError
 Shape = tuple[int, ...]
 
 
-class UnsayableError(LayergraphError):
-    """NIR cannot say a step of a model. A handler raises it with the reason."""
+class UnsupportedError(LayergraphError):
+    """NIR does not support a step of a model. A handler raises this error with the reason."""
 
 
 @dataclass(frozen=True, eq=False)
-class Wire:
-    """A value of a model: the sum of what some nodes of one graph of NIR give.
+class Signal:
+    """A value that depends on an input of the model: the sum of the outputs of some nodes.
 
     Attributes:
-        graph: the graph.
-        names: the nodes, each once.
+        graph: the graph of the nodes.
+        names: the names of the nodes, without duplicates.
         shape: the shape of the value, without the batch.
     """
 
@@ -36,7 +36,7 @@ class Wire:
 
 @dataclass(frozen=True, eq=False)
 class NeuronState:
-    """The state of a neuron, which NIR keeps in the neuron itself."""
+    """The new state that a neuron of a model returns; NIR keeps it in the node."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +48,10 @@ class StoredTensor:
 
 
 class GraphBuilder:
-    """A graph of NIR that grows.
+    """Builds a graph of NIR.
 
     Args:
-        path: the path of the module that it describes.
+        path: the path of the module that the graph describes.
     """
 
     def __init__(self, path: str = "") -> None:
@@ -62,75 +62,77 @@ class GraphBuilder:
         self._feedback: dict[str, tuple[str, ...] | None] = {}
 
     def name(self, wish: str) -> str:
-        """Return an unused name like the wanted one."""
+        """Return the wanted name, with a number if a node has it already."""
         if "/" in wish:
-            raise UnsayableError(f"its name {wish!r} has a '/', which separates groups in HDF5")
+            raise UnsupportedError(f"its name {wish!r} has a '/', which separates groups in HDF5")
         name, number = wish, 0
         while name in self.nodes:
             number += 1
             name = f"{wish}_{number}"
         return name
 
-    def add(self, wish: str, node: Any, sources: Iterable[Wire], shape: Shape) -> Wire:
-        """Add a node that reads the sum of some wires.
+    def add(self, wish: str, node: Any, sources: Iterable[Signal], shape: Shape) -> Signal:
+        """Add a node that reads the sum of some signals, and return its output.
 
         Args:
-            wish: its name, unless it is taken.
+            wish: the wanted name.
             node: the node of NIR.
-            sources: the wires. No two name one node.
-            shape: the shape of what it gives.
+            sources: the signals, which share no node.
+            shape: the shape of its output, without the batch.
         """
         name = self.name(wish)
         self.nodes[name] = node
-        for wire in sources:
-            node.input_type = {"input": np.array(wire.shape)}
-            self.edges += [(each, name) for each in wire.names]
+        for signal in sources:
+            node.input_type = {"input": np.array(signal.shape)}
+            self.edges += [(each, name) for each in signal.names]
         node.output_type = {"output": np.array(shape)}
-        return Wire(self, (name,), shape)
+        return Signal(self, (name,), shape)
 
-    def add_input(self, wish: str, shape: Shape) -> Wire:
+    def add_input(self, wish: str, shape: Shape) -> Signal:
         """Add an input."""
         return self.add(wish, nir.Input(input_type=np.array(shape)), (), shape)
 
-    def add_output(self, wish: str, wire: Wire) -> Wire:
-        """Add an output, which gives a wire."""
-        return self.add(wish, nir.Output(output_type=np.array(wire.shape)), [wire], wire.shape)
+    def add_output(self, wish: str, signal: Signal) -> Signal:
+        """Add an output that reads a signal."""
+        return self.add(
+            wish, nir.Output(output_type=np.array(signal.shape)), [signal], signal.shape
+        )
 
-    def added(self, one: Wire, other: Wire) -> Wire:
-        """Return the sum of two wires."""
+    def added(self, one: Signal, other: Signal) -> Signal:
+        """Return the sum of two signals."""
         twice = [name for name in other.names if name in one.names]
         if twice:
-            # Two nodes have at most one edge between them.
+            # NIR allows one edge between two nodes, so a Scale by 1 carries the second value.
             scale = nir.Scale(scale=np.ones(one.shape, np.float32))
             other = self.add("again", scale, [other], one.shape)
-        return Wire(self, (*one.names, *other.names), one.shape)
+        return Signal(self, (*one.names, *other.names), one.shape)
 
-    def feedback(self, path: str, shape: Shape) -> Wire:
-        """Return the wire of a value of the step before, whose source comes later."""
+    def feedback(self, path: str, shape: Shape) -> Signal:
+        """Return the value of the previous time step, whose source ``close_feedback`` sets."""
         name = f"feedback {path}"
         self._feedback[name] = None
-        return Wire(self, (name,), shape)
+        return Signal(self, (name,), shape)
 
-    def close_feedback(self, path: str, wire: Wire) -> None:
-        """State the source of a value of the step before."""
-        self._feedback[f"feedback {path}"] = wire.names
+    def close_feedback(self, path: str, signal: Signal) -> None:
+        """Set the source of a value of the previous time step."""
+        self._feedback[f"feedback {path}"] = signal.names
 
-    def take_state(self, wire: Wire) -> None:
-        """Note that an input is the state of a neuron, which NIR keeps inside.
+    def take_state(self, signal: Signal) -> None:
+        """Record that an input is the state of a neuron, which the node of NIR keeps itself.
 
         Raises:
-            UnsayableError: the wire is no input.
+            UnsupportedError: the signal is not an input.
         """
-        (name, *more) = wire.names
+        (name, *more) = signal.names
         if more or not isinstance(self.nodes.get(name), nir.Input):
-            raise UnsayableError(
-                "the model computes its state, and a neuron of NIR keeps it; hand the state in "
-                "from the caller, or let the neuron keep it with init_hidden=True"
+            raise UnsupportedError(
+                "the model computes its state, but a neuron of NIR keeps its state itself; pass "
+                "the state from the caller, or let the neuron keep it with init_hidden=True"
             )
         self.states.add(name)
 
     def used_inputs(self) -> list[str]:
-        """Return the inputs that a node reads."""
+        """Return the inputs that some node reads."""
         read = {src for src, _ in self.edges}
         return [
             name
@@ -142,14 +144,16 @@ class GraphBuilder:
         """Return the graph of NIR.
 
         Raises:
-            UnsayableError: an input is both a state and a signal.
+            UnsupportedError: an input is the state of a neuron, and another node reads it.
         """
         both = self.states.intersection(self.used_inputs())
         if both:
-            raise UnsayableError(f"the input {min(both)!r} is the state of a neuron and a signal")
+            raise UnsupportedError(
+                f"the input {min(both)!r} is the state of a neuron, and another node reads it"
+            )
         nodes = {name: node for name, node in self.nodes.items() if name not in self.states}
         graph = nir.NIRGraph(nodes, list(self.all_edges()), metadata or {}, type_check=False)
-        # Where a graph has one input, its type has the key that other nodes have.
+        # If a graph has one input, nir expects its type under the key `input`, as in other nodes.
         for field, key in (("input_type", "input"), ("output_type", "output")):
             types = getattr(graph, field)
             if types and len(types) == 1:
@@ -157,21 +161,21 @@ class GraphBuilder:
         return graph
 
     def all_edges(self) -> Iterator[tuple[str, str]]:
-        """Yield the edges, with the sources of values of the step before."""
+        """Yield the edges, with feedback placeholders replaced by their sources."""
         for src, dst in self.edges:
             for each in self._feedback.get(src) or (() if src in self._feedback else (src,)):
                 yield each, dst
 
-    def splice(self, inner: GraphBuilder, prefix: str, inputs: dict[str, Wire]) -> dict[str, str]:
-        """Put the nodes of another graph into this one.
+    def splice(self, inner: GraphBuilder, prefix: str, inputs: dict[str, Signal]) -> dict[str, str]:
+        """Inline another graph into this one.
 
         Args:
             inner: the other graph.
-            prefix: what to put before the names of its nodes.
-            inputs: the wires that stand for its inputs.
+            prefix: the prefix for the names of its nodes.
+            inputs: the signals that replace its inputs.
 
         Returns:
-            The new names of its nodes.
+            The new names of its nodes, by old name.
         """
         renamed: dict[str, str] = {}
         for name, node in inner.nodes.items():

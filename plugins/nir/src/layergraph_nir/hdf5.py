@@ -1,8 +1,8 @@
-"""Reading a file of NIR, which is a file of HDF5, from a stranger.
+"""Read untrusted files of NIR, which are HDF5 files.
 
-HDF5 can lead to other files, load code for a compression, and hold far more numbers than bytes. So
-this module walks through a file by itself, and reads only plain arrays and text within bounds. It
-never opens a file with ``nir.read``.
+An HDF5 file can link to other files, load code to decompress arrays, and expand to much more memory
+than its size. So this module never calls ``nir.read``: it walks through the groups, and reads only
+plain arrays and text, within limits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from layergraph_files.parse_errors import reading
 from layergraph_files.paths import open_file
 from layergraph_nir.reading import MOST_LEVELS
 
-# The filters that HDF5 and h5py bring along, by their numbers: deflate, shuffle, checksum, lzf.
+# The filters that HDF5 and h5py contain, by their numbers: deflate, shuffle, checksum, lzf.
 _FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, 3, 32000})
 _NODES = {
     name: getattr(nir, name) for name in nir.ir.__all__ if isinstance(getattr(nir, name), type)
@@ -37,11 +37,11 @@ def read_graph(path: Path, max_bytes: int | None = None) -> Any:
 
     Args:
         path: the path.
-        max_bytes: the most bytes of all its arrays; None: 64 times the size of the file, and 256
-            MiB. Arrays of equal numbers are often a thousand times smaller in a file.
+        max_bytes: the limit for the bytes of all arrays; None: 64 times the size of the file, plus
+            256 MiB. Compression often makes arrays of equal numbers a thousand times smaller.
 
     Raises:
-        FileError: the file is damaged, or has what NIR does not need.
+        FileError: the file is damaged, or uses a feature of HDF5 that NIR does not need.
     """
     with reading(path), open_file(path) as file:
         size = file.seek(0, 2)
@@ -54,7 +54,7 @@ def read_graph(path: Path, max_bytes: int | None = None) -> Any:
             raise
         except Exception as error:  # h5py raises errors of many classes for a damaged file
             raise FileError(
-                f"{str(path)!r}: it is no file of NIR, or is damaged: {first_line(error)}"
+                f"{str(path)!r}: the file is damaged, or not a file of NIR: {first_line(error)}"
             ) from error
     node = form.get("node")
     if not isinstance(node, dict):
@@ -68,7 +68,7 @@ class _Walk:
     Args:
         path: the path of the file, for messages.
         size: its size in bytes.
-        budget: the most bytes of all arrays.
+        budget: the limit for the bytes of all arrays.
     """
 
     def __init__(self, path: Path, size: int, budget: int) -> None:
@@ -101,10 +101,10 @@ class _Walk:
         return found
 
     def _once(self, each: Any, place: str) -> None:
-        # A group that several groups hold could be read very often, or hold itself.
+        # A group with several parents could be read exponentially often, or contain itself.
         address = h5py.h5o.get_info(each.id).addr
         if address in self._seen:
-            raise self._error(place, "it stands in two places")
+            raise self._error(place, "the file has it in two places")
         self._seen.add(address)
 
     def _array(self, array: Any, place: str) -> Any:
@@ -134,7 +134,7 @@ class _Walk:
     def _text(self, array: Any, place: str) -> Any:
         if array.shape == ():
             return self._decoded(array[()], place, self._size)
-        # Each piece of text may be as long as the file, so that few are read at once.
+        # Each string may be as long as the file, so we read few at a time.
         row = max(1, math.prod(array.shape[1:]))
         count = max(1, _TEXT_AT_ONCE // (row * max(self._size, 1)))
         found: list[Any] = []
@@ -167,7 +167,7 @@ class _Walk:
 
 
 def _made(path: Path, form: Any, place: str, level: int) -> Any:
-    """Return the node of NIR that a dict describes."""
+    """Build the node of NIR that a dict describes."""
     if not isinstance(form, dict) or level > MOST_LEVELS:
         raise FileError(f"{str(path)!r}: {place}: a node of NIR belongs here")
     kind = form.get("type")
@@ -193,10 +193,10 @@ def _made(path: Path, form: Any, place: str, level: int) -> Any:
         return nir.NIRGraph(nodes, edges, metadata, type_check=False)
     try:
         return cls.from_dict(dict(form))
-    except Exception as error:  # nir raises whatever numpy does
+    except Exception as error:  # nir passes on the errors of numpy
         raise FileError(
-            f"{str(path)!r}: {place}: its values make no {kind} of NIR: {type(error).__name__}: "
-            f"{first_line(error)}"
+            f"{str(path)!r}: {place}: its values do not make a valid {kind}: "
+            f"{type(error).__name__}: {first_line(error)}"
         ) from error
 
 
@@ -205,5 +205,5 @@ def _edges(path: Path, listed: Any, place: str) -> Iterator[tuple[str, str]]:
         return
     for pair in listed if isinstance(listed, list) else [None]:
         if not isinstance(pair, list) or [*map(type, pair)] != [str, str]:
-            raise FileError(f"{str(path)!r}: {place}: its edges are no pairs of names")
+            raise FileError(f"{str(path)!r}: {place}: its edges are not pairs of names")
         yield pair[0], pair[1]

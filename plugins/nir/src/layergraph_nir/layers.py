@@ -1,4 +1,4 @@
-"""The layers and handlers of this package, for the hooks."""
+"""The hooks ``layers`` and ``lowerings``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from layergraph_nir.modules import PRIMITIVES, Feedback
 
 @hookimpl
 def layers() -> list[Layer]:
-    """List the primitives of NIR that torch has no layer for."""
+    """List the modules for the primitives of NIR that torch lacks."""
     rows = [Layer(cls, type=kind, always=["shape"]) for kind, cls in PRIMITIVES.items()]
     return [*rows, Layer(Feedback, type="nir_feedback")]
 

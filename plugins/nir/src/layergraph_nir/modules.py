@@ -1,8 +1,8 @@
-"""The primitives of NIR that torch has no layer for, as modules of one time step.
+"""Modules for the primitives of NIR that torch lacks; each call computes one time step.
 
-Each call is one step of forward Euler of length ``dt``. A neuron keeps its state in buffers that no
-state dict holds, from one call to the next; it starts at zero, and again where the shape of the
-input changes. ``reset()`` sets it back, and ``forward`` takes it as an argument of its name.
+A call is one forward Euler step of length ``dt``. A neuron keeps its state between calls in
+non-persistent buffers. The state starts at zero, and returns to zero if the shape of the input
+changes or if you call ``reset()``. ``forward`` also accepts the state as a keyword argument.
 """
 
 from __future__ import annotations
@@ -15,29 +15,30 @@ import torch
 from torch import Tensor, nn
 
 DT = 1e-4
-"""The length of a time step in seconds that snntorch and other libraries take for granted."""
+"""The default length of a time step in seconds, as in snntorch."""
 
 
 def fire(above: Tensor) -> Tensor:
     """Return 1 where a value is positive, and 0 elsewhere.
 
-    The step has no gradient of its own. It gets that of an arc tangent, as in snntorch.
+    The gradient of the step is zero, so the backward pass uses that of an arc tangent, as in
+    snntorch.
     """
     soft = torch.atan(math.pi * above) / math.pi
     return (above > 0).to(above.dtype) + (soft - soft.detach())
 
 
 class Primitive(nn.Module):
-    """A primitive that computes each element by itself.
+    """The base class of elementwise primitives.
 
     Args:
-        shape: the shape of its parameters: that of its input, without the batch.
+        shape: the shape of its parameters, which is the shape of its input without the batch.
         dt: the length of a time step, in seconds.
     """
 
     parameters_of: ClassVar[tuple[str, ...]]
     states_of: ClassVar[tuple[str, ...]] = ()
-    # The buffers of the subclasses.
+    # The subclasses register these buffers.
     delay: Tensor
     past: Tensor
     r: Tensor
@@ -63,7 +64,7 @@ class Primitive(nn.Module):
         return f"{self.shape}, dt={self.dt}"
 
     def _start(self, x: Tensor, **given: Tensor | None) -> list[Tensor]:
-        """Return the state at the beginning of a step."""
+        """Return the given or stored states, or zeros where the shape of the input differs."""
         found = []
         for name, value in given.items():
             state: Tensor = getattr(self, name) if value is None else value
@@ -73,22 +74,22 @@ class Primitive(nn.Module):
     def _leak(self, x: Tensor, state: Tensor, tau: Any, gain: Any, rest: Any = None) -> Tensor:
         """Return the state after one step of ``tau * state' = (rest - state) + gain * x``.
 
-        The factors are computed in double precision: with the time constants that snntorch writes,
-        the one of the state is its beta to the last bit, and that of the input is 1.
+        We compute the factors in double precision. So, with the time constants that snntorch
+        writes, the factor of the state is exactly its beta, and the factor of the input is 1.
         """
         rate = self.dt / tau.double()
         after: Tensor = (1 - rate).to(x.dtype) * state + (rate * gain.double()).to(x.dtype) * x
         return after if rest is None else after + (rate * rest.double()).to(x.dtype)
 
     def _reset(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the spikes at a potential, and the potential after them."""
+        """Return the spikes and the potential after the reset."""
         module: Any = self
         spikes = fire(v - module.v_threshold)
         return spikes, torch.where(spikes.detach() > 0, module.v_reset.to(v.dtype), v)
 
 
 class LI(Primitive):
-    """A leaky integrator: ``tau * v' = (v_leak - v) + r * x``. It gives ``v``."""
+    """A leaky integrator: ``tau * v' = (v_leak - v) + r * x``. It returns ``v``."""
 
     parameters_of = ("tau", "r", "v_leak")
     states_of = ("v",)
@@ -114,7 +115,7 @@ class LIF(Primitive):
 
 
 class I(Primitive):  # noqa: E742 the name in NIR
-    """An integrator: ``v' = r * x``. It gives ``v``."""
+    """An integrator: ``v' = r * x``. It returns ``v``."""
 
     parameters_of = ("r",)
     states_of = ("v",)
@@ -140,9 +141,9 @@ class IF(Primitive):
 
 
 class CubaLI(Primitive):
-    """A leaky integrator of a current: ``tau_syn * i' = -i + w_in * x``, and ``v`` integrates it.
+    """A leaky integrator of a current: ``tau_syn * i' = -i + w_in * x``, which ``v`` integrates.
 
-    A step updates the current first, and the potential with the new current, as snntorch does.
+    A step updates the current first, and then the potential with the new current, as in snntorch.
     """
 
     parameters_of = ("tau_syn", "tau_mem", "r", "v_leak", "w_in")
@@ -157,7 +158,7 @@ class CubaLI(Primitive):
 
 
 class CubaLIF(Primitive):
-    """A leaky integrator of a current that fires."""
+    """A CubaLI that fires: above ``v_threshold``, ``v`` becomes ``v_reset``."""
 
     parameters_of = ("tau_syn", "tau_mem", "r", "v_leak", "v_threshold", "v_reset", "w_in")
     states_of = ("i", "v")
@@ -171,7 +172,7 @@ class CubaLIF(Primitive):
 
 
 class Scale(Primitive):
-    """A product with a factor for each element."""
+    """A product of the input and ``scale``."""
 
     parameters_of = ("scale",)
 
@@ -181,7 +182,7 @@ class Scale(Primitive):
 
 
 class Threshold(Primitive):
-    """1 where the input is above a threshold, and 0 elsewhere."""
+    """A step function: 1 where the input is above ``threshold``, and 0 elsewhere."""
 
     parameters_of = ("threshold",)
 
@@ -191,7 +192,7 @@ class Threshold(Primitive):
 
 
 class Delay(Primitive):
-    """The input of ``delay`` seconds ago, rounded to steps; zero before the first.
+    """A delay of ``delay`` seconds, rounded to steps; it returns zeros before the first input.
 
     Args:
         shape: the shape of the delays.
@@ -217,9 +218,9 @@ class Delay(Primitive):
 
 
 class Feedback(nn.Module):
-    """An edge that closes a cycle: it gives the value of the step before, which starts at zero.
+    """An edge that closes a cycle and carries the value of the previous time step.
 
-    Called without a value, it returns the one that it has; called with one, it keeps that.
+    A call with a value stores it. A call without one returns the stored value, at first zero.
 
     Args:
         shape: the shape of the value, without the batch.
@@ -233,15 +234,15 @@ class Feedback(nn.Module):
         self.register_buffer("last", torch.zeros(0), persistent=False)
 
     def reset(self) -> None:
-        """Forget the value."""
+        """Set the stored value to zero."""
         self.last = torch.zeros_like(self.last)
 
     def forward(self, like: Tensor, last: Tensor | None = None) -> Tensor:
-        """Return the value of the step before, or keep a new one.
+        """Return the value of the previous time step, or store a new one and return it.
 
         Args:
-            like: a tensor with the batch of this step.
-            last: the value to keep.
+            like: a tensor whose first dimension is the batch.
+            last: the value to store; None: return the stored value.
         """
         if last is not None:
             self.last = last
@@ -251,7 +252,7 @@ class Feedback(nn.Module):
 
 
 def reset(model: nn.Module) -> None:
-    """Set the states of all primitives of NIR in a model back to zero."""
+    """Set the states of all modules of this package in a model to zero."""
     for module in model.modules():
         if isinstance(module, Primitive | Feedback):
             module.reset()
@@ -261,4 +262,4 @@ PRIMITIVES: dict[str, type[Primitive]] = {
     f"nir_{cls.__name__.lower()}": cls
     for cls in (LI, LIF, I, IF, CubaLI, CubaLIF, Scale, Threshold, Delay)
 }
-"""The classes by the type of their layers."""
+"""The classes, by type of the layer."""

@@ -1,4 +1,4 @@
-"""The primitives of NIR as layers: a type, attributes, and tensors."""
+"""Convert primitives of NIR to layers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _LARGEST = 2**31
 
 
 class Primitive(NamedTuple):
-    """A primitive as a layer.
+    """The layer of a primitive.
 
     Attributes:
         type: the type of the layer.
         data: its attributes.
-        tensors: the numbers of its tensors, by name.
-        takes: the shape of its input, without the batch; None: any.
-        gives: gives the shape of its result from that of its input.
+        tensors: its tensors as arrays of numpy, by name.
+        takes: the shape of its input, without the batch; None if it is not fixed.
+        gives: a function that returns the shape of its output for the shape of its input.
     """
 
     type: str
@@ -36,18 +36,22 @@ class Primitive(NamedTuple):
 
 
 class PrimitiveError(ArgumentError):
-    """A node of NIR is not what a layer can compute. The reader adds its place."""
+    """No layer can compute a node of NIR. The reader adds the path of the node to the message."""
 
 
 def primitive_of(node: Any, dt: float) -> Primitive:
-    """Return a node of NIR as a layer.
+    """Convert a node of NIR to a layer.
+
+    Args:
+        node: the node.
+        dt: the length of a time step, in seconds.
 
     Raises:
-        PrimitiveError: its values do not fit, or it is no primitive of NIR.
+        PrimitiveError: the values of the node do not fit, or no layer computes its class.
     """
     make = _TABLE.get(type(node))
     if make is None:
-        raise PrimitiveError(f"{type(node).__name__} is no primitive of NIR that has a layer")
+        raise PrimitiveError(f"{type(node).__name__} is a node that no layer computes")
     return make(node, dt)
 
 
@@ -59,18 +63,18 @@ def _numbers(node: Any, name: str) -> Any:
 
 
 def _sizes(node: Any, name: str, count: int, least: int) -> tuple[int, ...]:
-    """Return sizes of a node, one for each dimension."""
+    """Return an attribute of a node as one integer for each dimension."""
     given = np.asarray(getattr(node, name)).reshape(-1)
     whole = given.dtype.kind in "iu" or (given.dtype.kind == "f" and bool((given % 1 == 0).all()))
     if not whole or len(given) not in (1, count):
-        raise PrimitiveError(f"its {name} is {given.tolist()!r:.60}, and no {count} integers")
+        raise PrimitiveError(f"its {name} is {given.tolist()!r:.60} instead of {count} integers")
     sizes = tuple(int(each) for each in given) * (count if len(given) == 1 else 1)
     if not all(least <= each < _LARGEST for each in sizes):
         raise PrimitiveError(f"its {name} is {sizes}; the least is {least}")
     return sizes
 
 
-def _linear(node: Any, dt: float) -> Primitive:  # noqa: ARG001 one of a table
+def _linear(node: Any, dt: float) -> Primitive:  # noqa: ARG001 the table needs it
     weight = _numbers(node, "weight")
     if weight.ndim != 2:
         raise PrimitiveError(
@@ -94,7 +98,7 @@ def _linear(node: Any, dt: float) -> Primitive:  # noqa: ARG001 one of a table
     return Primitive("linear", data, tensors, (inputs,), gives)
 
 
-def _convolution(node: Any, dt: float) -> Primitive:  # noqa: ARG001 one of a table
+def _convolution(node: Any, dt: float) -> Primitive:  # noqa: ARG001 the table needs it
     dims = 1 if isinstance(node, nir.Conv1d) else 2
     weight, bias = _numbers(node, "weight"), _numbers(node, "bias")
     (groups,) = _sizes(node, "groups", 1, 1)
@@ -148,7 +152,7 @@ def _windows(sizes: Shape, reach: list[int], stride: Shape) -> Shape:
     return found
 
 
-def _pooling(node: Any, dt: float) -> Primitive:  # noqa: ARG001 one of a table
+def _pooling(node: Any, dt: float) -> Primitive:  # noqa: ARG001 the table needs it
     kernel = _sizes(node, "kernel_size", 2, 1)
     stride = _sizes(node, "stride", 2, 1)
     padding = _sizes(node, "padding", 2, 0)
@@ -165,7 +169,7 @@ def _pooling(node: Any, dt: float) -> Primitive:  # noqa: ARG001 one of a table
     return Primitive("avgpool2d", data, {}, None, gives)
 
 
-def _flatten(node: Any, dt: float) -> Primitive:  # noqa: ARG001 one of a table
+def _flatten(node: Any, dt: float) -> Primitive:  # noqa: ARG001 the table needs it
     (start,) = _sizes(node, "start_dim", 1, -64)
     (end,) = _sizes(node, "end_dim", 1, -64)
 

@@ -1,4 +1,4 @@
-"""``from_nir``: a graph of NIR as an IR and a state dict."""
+"""``from_nir``: convert a graph of NIR to an IR and a state dict."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from layergraph_nir.modules import DT, PRIMITIVES
 from layergraph_nir.primitives import Primitive, PrimitiveError, Shape, primitive_of
 
 MOST_LEVELS = 32
-"""The most levels of graphs in graphs."""
+"""The maximum depth of nested graphs."""
 
 
 def from_nir(graph: Any, *, dt: float | None = None) -> tuple[Ir, dict[str, torch.Tensor]]:
-    """Return the model that a graph of NIR describes: one time step of it.
+    """Convert a graph of NIR to a model that computes one time step.
 
-    Each node becomes a layer of its name, a graph in the graph a composite. Neurons keep their
-    states from call to call; see :mod:`layergraph_nir.modules`. Several edges into one node add up.
-    An edge that closes a cycle carries the value of the step before.
+    Each node becomes a layer with its name, and a nested graph becomes a composite. Neurons keep
+    their states between calls; see :mod:`layergraph_nir.modules`. Several edges into one node
+    become a sum. An edge that closes a cycle carries the value of the previous time step.
 
     Args:
         graph: a ``nir.NIRGraph``.
-        dt: the length of a time step, in seconds; None: what the graph says if this package wrote
-            it, else 1e-4, which snntorch and other libraries take for granted.
+        dt: the length of a time step, in seconds; None: the ``dt`` in the metadata if this package
+            wrote the graph, otherwise 1e-4, the default of snntorch.
 
     Returns:
         The IR, and the state dict of its model, in float32.
 
     Raises:
-        ArgumentError: the graph breaks a rule of NIR, or has what no layer computes. The message
-            names the node.
+        ArgumentError: the graph breaks a rule of NIR, or has a node that no layer computes. The
+            message names the node.
 
     Example:
         >>> import nir, numpy as np, layergraph as lg
@@ -69,7 +69,7 @@ def from_nir(graph: Any, *, dt: float | None = None) -> tuple[Ir, dict[str, torc
 
 
 def _said(graph: Any) -> dict[str, Any]:
-    """Return what ``to_nir`` has noted in a graph."""
+    """Return the metadata that ``to_nir`` wrote."""
     text = graph.metadata.get("layergraph")
     try:
         said = json.loads(text) if isinstance(text, str) else {}
@@ -79,7 +79,7 @@ def _said(graph: Any) -> dict[str, Any]:
 
 
 class _Reader:
-    """Collects the layers of a graph and of those in it.
+    """Collects the layers of a graph and its nested graphs.
 
     Args:
         dt: the length of a time step, in seconds.
@@ -94,14 +94,14 @@ class _Reader:
     def read(
         self, graph: Any, path: str, inputs: list[str], outputs: list[str], level: int = 0
     ) -> Shape:
-        """Add a graph and what is in it, and return the shape of its first output."""
+        """Add a graph with its nested graphs, and return the shape of its first output."""
         one = CheckedGraph(graph, path, inputs, outputs)
         if level > MOST_LEVELS:
             raise ArgumentError(f"{path!r}: graphs are nested more than {MOST_LEVELS} levels deep")
         if level and (len(one.inputs) != 1 or len(one.outputs) != 1):
             raise ArgumentError(
-                f"{path!r}: it has {len(one.inputs)} inputs and {len(one.outputs)} outputs; an "
-                "edge of NIR names no input of a graph, so that it needs one of each"
+                f"{path!r}: it has {len(one.inputs)} inputs and {len(one.outputs)} outputs; a "
+                "nested graph needs one of each, because an edge of NIR cannot select one"
             )
         calls = {name: self._layer(one, name, level) for name in one.inner}
         shapes = one.shapes({name: call[1] for name, call in calls.items()})
@@ -109,8 +109,8 @@ class _Reader:
         for name, source in nodes.feedbacks.items():
             if source not in shapes:
                 raise ArgumentError(
-                    f"{one.where(source)}: its value goes back, and its size is not known; state "
-                    "the sizes of inputs"
+                    f"{one.where(source)}: its value closes a cycle, and its size is unknown; "
+                    "state the sizes of the inputs"
                 )
             self.implementations.append(
                 Implementation("nir_feedback", {"shape": shapes[source]}, name=name)
@@ -121,7 +121,7 @@ class _Reader:
         return shapes.get(one.outputs[0], ())
 
     def _layer(self, one: CheckedGraph, name: str, level: int) -> tuple[tuple[str, str], Any]:
-        """Return the type and name of the layer of a node, and what gives its shape."""
+        """Return the type and the name of a node's layer, and the layer or the shape of a graph."""
         node, where = one.nodes[name], one.path_of(name)
         if isinstance(node, nir.NIRGraph):
             shape = self.read(node, where, [], [], level + 1)
@@ -142,7 +142,7 @@ class _Reader:
 
 
 def _is_same(one: Primitive | None, other: Primitive) -> bool:
-    """Return whether a node is a second call of a layer without a state."""
+    """Return True if two nodes are calls of one stateless layer."""
     if one is None or (one.type, one.data) != (other.type, other.data):
         return False
     is_neuron = one.type in PRIMITIVES and PRIMITIVES[one.type].states_of
@@ -159,7 +159,7 @@ class _Nodes:
         calls: the type and the name of the layer of each node.
 
     Attributes:
-        feedbacks: the layers that keep a value for the next step, by name, with its source.
+        feedbacks: the source of the value that each Feedback layer stores, by name of the layer.
     """
 
     def __init__(self, one: CheckedGraph, calls: dict[str, tuple[str, str]]) -> None:
@@ -210,7 +210,7 @@ class _Nodes:
             values[name] = Ref(self._namer.name(name))
             yield Node(values[name].node, kind, layer, (total,))
             if name in keeping:
-                # Later nodes read the kept value, so that no pass takes the node for a dead one.
+                # Later nodes read the stored value, so that dead-code elimination keeps this node.
                 value, values[name] = values[name], Ref(self._namer.name(f"keep_{name}"))
                 yield Node(values[name].node, "nir_feedback", keeping[name], (first, value))
         returned = tuple(values[name] for name in self._one.outputs)

@@ -1,4 +1,4 @@
-"""Handlers for layers of torch.nn and functions of torch, and for the modules of this package."""
+"""Handlers for layers of torch.nn, functions of torch and the modules of this package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from layergraph.hook_types.lowerings import Lowering
-from layergraph_nir.graph import NeuronState, Shape, StoredTensor, UnsayableError, Wire
+from layergraph_nir.graph import NeuronState, Shape, Signal, StoredTensor, UnsupportedError
 from layergraph_nir.modules import PRIMITIVES
 from layergraph_nir.writing import METADATA, NirBackend
 
@@ -21,44 +21,44 @@ NIR_CLASSES = {kind: getattr(nir, cls.__name__) for kind, cls in PRIMITIVES.item
 
 
 def array(tensor: torch.Tensor) -> Any:
-    """Return the numbers of a tensor.
+    """Return a tensor as an array of numpy.
 
     Raises:
-        UnsayableError: numpy has no such dtype.
+        UnsupportedError: numpy lacks the dtype.
     """
     try:
         return tensor.detach().cpu().contiguous().numpy().copy()
     except (TypeError, RuntimeError):
-        raise UnsayableError(
-            f"it holds numbers of {tensor.dtype}, which numpy has not; cast the model to float32"
+        raise UnsupportedError(
+            f"it holds numbers of {tensor.dtype}, which numpy lacks; cast the model to float32"
         ) from None
 
 
 def broadcast(tensor: torch.Tensor, shape: Shape) -> Any:
-    """Return the numbers of a tensor for each element of a signal."""
+    """Return a tensor as an array of numpy, broadcast to the shape of a signal."""
     try:
         return array(tensor.broadcast_to(shape))
     except RuntimeError:
-        raise UnsayableError(
+        raise UnsupportedError(
             f"it holds a tensor of the shape {tuple(tensor.shape)} for a signal of the shape "
             f"{shape} besides the batch"
         ) from None
 
 
 def linear(weight: torch.Tensor, bias: torch.Tensor | None) -> Any:
-    """Return the node of a linear layer."""
+    """Return an Affine, or a Linear if there is no bias."""
     if bias is None:
         return nir.Linear(weight=array(weight))
     return nir.Affine(weight=array(weight), bias=array(bias))
 
 
 def convolution(module: Any, shape: Shape) -> Any:
-    """Return the node of a convolution for an input of a shape."""
+    """Return a Conv1d or Conv2d for an input of this shape, without the batch."""
     if module.padding_mode != "zeros":
-        raise UnsayableError(f"its padding_mode is {module.padding_mode!r}; NIR pads with zeros")
+        raise UnsupportedError(f"its padding_mode is {module.padding_mode!r}; NIR pads with zeros")
     dims = module.weight.dim() - 2
     if len(shape) != dims + 1:
-        raise UnsayableError(f"its input has the shape {shape} besides the batch; give a batch")
+        raise UnsupportedError(f"its input has the shape {shape} besides the batch; give a batch")
     make = nir.Conv1d if dims == 1 else nir.Conv2d
     bias = module.bias
     node = make(
@@ -84,32 +84,32 @@ def _sizes(value: Any, dims: int) -> Any:
 
 
 def lower_linear(step: Step, backend: NirBackend) -> Any:
-    """Say a linear layer as Affine or Linear."""
-    wire = backend.signal(step)
-    if len(wire.shape) != 1:
-        raise UnsayableError(
-            f"its input has the shape {wire.shape} besides the batch, and NIR's Affine and Linear "
-            "take vectors; flatten it first"
+    """Convert a linear layer to Affine or Linear."""
+    signal = backend.signal(step)
+    if len(signal.shape) != 1:
+        raise UnsupportedError(
+            f"its input has the shape {signal.shape} besides the batch, and NIR's Affine and "
+            "Linear take vectors; flatten it first"
         )
-    return backend.add(step, linear(step.tensors["weight"], step.tensors.get("bias")), wire)
+    return backend.add(step, linear(step.tensors["weight"], step.tensors.get("bias")), signal)
 
 
 def lower_convolution(step: Step, backend: NirBackend) -> Any:
-    """Say a convolution as Conv1d or Conv2d."""
-    wire = backend.signal(step)
-    return backend.add(step, convolution(step.module, wire.shape), wire)
+    """Convert a convolution to Conv1d or Conv2d."""
+    signal = backend.signal(step)
+    return backend.add(step, convolution(step.module, signal.shape), signal)
 
 
 def lower_avgpool2d(step: Step, backend: NirBackend) -> Any:
-    """Say an average pooling as AvgPool2d, and one that divides by 1 as SumPool2d."""
+    """Convert an average pooling to AvgPool2d, or to SumPool2d if its divisor is 1."""
     module: Any = step.module
     padding = _sizes(module.padding, 2)
     if module.ceil_mode:
-        raise UnsayableError("its ceil_mode is True; NIR rounds sizes down")
+        raise UnsupportedError("its ceil_mode is True; NIR rounds sizes down")
     if any(padding) and not module.count_include_pad and module.divisor_override is None:
-        raise UnsayableError("its count_include_pad is False; NIR counts the padding")
+        raise UnsupportedError("its count_include_pad is False; NIR counts the padding")
     if module.divisor_override not in (None, 1):
-        raise UnsayableError(
+        raise UnsupportedError(
             f"its divisor_override is {module.divisor_override}; NIR divides by the size of the "
             "kernel (AvgPool2d) or by 1 (SumPool2d)"
         )
@@ -124,105 +124,118 @@ def lower_avgpool2d(step: Step, backend: NirBackend) -> Any:
 
 
 def lower_flatten(step: Step, backend: NirBackend) -> Any:
-    """Say a flattening behind the batch as Flatten, whose dimensions do not count the batch."""
-    wire = backend.signal(step)
+    """Convert a flatten to Flatten, which does not count the batch as a dimension."""
+    signal = backend.signal(step)
     given = [step.argument(1, "start_dim", 0), step.argument(2, "end_dim", -1)]
     if step.layer is not None:
         module: Any = step.module
         given = [module.start_dim, module.end_dim]
-    dims = len(wire.shape) + 1
+    dims = len(signal.shape) + 1
     if given[0] in (0, -dims):
-        raise UnsayableError("it flattens the batch too; let it start at dimension 1")
+        raise UnsupportedError("it flattens the batch too; let it start at dimension 1")
     # NIR does not count the batch. A negative dimension counts from the end.
     start, end = (each - 1 if each > 0 else each for each in given)
-    node = nir.Flatten(input_type=np.array(wire.shape), start_dim=start, end_dim=end)
-    return backend.add(step, node, wire)
+    node = nir.Flatten(input_type=np.array(signal.shape), start_dim=start, end_dim=end)
+    return backend.add(step, node, signal)
 
 
 def lower_reshape(step: Step, backend: NirBackend) -> Any:
-    """Say a reshaping to vectors as Flatten."""
-    wire = backend.signal(step)
+    """Convert a reshape to Flatten, if it flattens all dimensions but the batch."""
+    signal = backend.signal(step)
     sizes = getattr(step.meta, "shape", None)
-    if sizes is None or tuple(sizes[1:]) != (math.prod(wire.shape),):
-        raise UnsayableError(f"its result has the shape {sizes}; NIR flattens, and has no reshape")
-    node = nir.Flatten(input_type=np.array(wire.shape), start_dim=0, end_dim=-1)
-    return backend.add(step, node, wire)
+    if sizes is None or tuple(sizes[1:]) != (math.prod(signal.shape),):
+        raise UnsupportedError(
+            f"its result has the shape {sizes}; NIR can only flatten all dimensions but the batch"
+        )
+    node = nir.Flatten(input_type=np.array(signal.shape), start_dim=0, end_dim=-1)
+    return backend.add(step, node, signal)
 
 
 def lower_identity(step: Step, backend: NirBackend) -> Any:
-    """Leave out a layer that gives its input in evaluation mode."""
+    """Skip a layer that returns its input in evaluation mode."""
     return backend.signal(step)
 
 
 def lower_add(step: Step, backend: NirBackend) -> Any:
-    """Say a sum as two edges into one node, which NIR adds."""
+    """Convert a sum to edges into one node, which adds their values."""
     one, other = step.argument(0, "input"), step.argument(1, "other")
-    if not isinstance(one, Wire) or not isinstance(other, Wire):
-        raise UnsayableError("it adds something that is no signal; NIR has no constants")
+    if not isinstance(one, Signal) or not isinstance(other, Signal):
+        raise UnsupportedError(
+            "it adds a value that does not depend on an input of the model; NIR has no constants"
+        )
     if one.shape != other.shape:
-        raise UnsayableError(f"it adds signals of the shapes {one.shape} and {other.shape}")
+        raise UnsupportedError(f"it adds signals of the shapes {one.shape} and {other.shape}")
     if step.kwargs.get("alpha", 1) != 1:
-        raise UnsayableError("its alpha is not 1")
+        raise UnsupportedError("its alpha is not 1")
     return backend.graph.added(one, other)
 
 
 def lower_mul(step: Step, backend: NirBackend) -> Any:
-    """Say a product with a number or a parameter as Scale."""
+    """Convert a product with a number or a parameter to Scale."""
     one, other = step.argument(0, "input"), step.argument(1, "other")
-    wire, factor = (other, one) if isinstance(other, Wire) else (one, other)
+    signal, factor = (other, one) if isinstance(other, Signal) else (one, other)
     if isinstance(factor, StoredTensor):
         numbers = factor.tensor
     elif isinstance(factor, bool | int | float):
         numbers = torch.tensor(float(factor))
     else:
-        raise UnsayableError("it multiplies two signals; NIR scales by numbers")
-    if not isinstance(wire, Wire):
-        raise UnsayableError("it multiplies nothing that depends on an input of the model")
-    if numbers.dim() > len(wire.shape):
+        raise UnsupportedError("it multiplies two signals; NIR scales by numbers")
+    if not isinstance(signal, Signal):
+        raise UnsupportedError("it multiplies values that do not depend on an input of the model")
+    if numbers.dim() > len(signal.shape):
         numbers = numbers.squeeze(0)
-    return backend.add(step, nir.Scale(scale=broadcast(numbers, wire.shape)), wire)
+    return backend.add(step, nir.Scale(scale=broadcast(numbers, signal.shape)), signal)
 
 
 def lower_primitive(step: Step, backend: NirBackend) -> Any:
-    """Say a module of this package as the primitive that it is."""
+    """Convert a module of this package to its primitive."""
     module: Any = step.module
     if "dt" in step.attributes and module.dt != backend.dt:
-        raise UnsayableError(f"its dt is {module.dt}, and that of the graph {backend.dt}; give dt")
-    wire = backend.signal(step, 0, "x")
+        raise UnsupportedError(
+            f"its dt is {module.dt}, and that of the graph {backend.dt}; pass dt"
+        )
+    signal = backend.signal(step, 0, "x")
     take_states(step, backend, 1)
     tensors = {
-        name: broadcast(each, wire.shape)
+        name: broadcast(each, signal.shape)
         for name, each in step.tensors.items()
         if name in module.parameters_of
     }
     node = NIR_CLASSES[step.kind](**tensors)
-    return backend.add(step, node, wire, keeps_state=bool(module.states_of))
+    return backend.add(step, node, signal, keeps_state=bool(module.states_of))
 
 
 def take_states(step: Step, backend: NirBackend, first: int) -> None:
-    """Note that the arguments of a neuron after its signal are its states.
+    """Record the arguments after the input of a neuron as its states.
+
+    Args:
+        step: the call of the neuron.
+        backend: the back end.
+        first: the position of the first state.
 
     Raises:
-        UnsayableError: the model computes one of them.
+        UnsupportedError: the model computes a state.
     """
     for value in (*step.args[first:], *step.kwargs.values()):
-        if isinstance(value, Wire) and value not in (step.args[:first]):
+        if isinstance(value, Signal) and value not in (step.args[:first]):
             backend.graph.take_state(value)
         elif value is not None and not isinstance(value, NeuronState):
-            raise UnsayableError("the model sets its state, which a neuron of NIR keeps")
+            raise UnsupportedError(
+                "the model sets its state, but a neuron of NIR keeps its state itself"
+            )
         elif isinstance(value, NeuronState):
-            raise UnsayableError("its state is that of another neuron")
+            raise UnsupportedError("its state is that of another neuron")
 
 
 def lower_feedback(step: Step, backend: NirBackend) -> Any:
-    """Say a value of the step before as an edge that closes a cycle."""
+    """Convert a Feedback module to an edge that closes a cycle."""
     path = step.layer.name if step.layer else step.name
     value = step.argument(1, "last")
     if value is None:
         module: Any = step.module
         return backend.graph.feedback(path, module.shape)
-    if not isinstance(value, Wire):
-        raise UnsayableError("it keeps something that is no signal")
+    if not isinstance(value, Signal):
+        raise UnsupportedError("it keeps a value that does not depend on an input of the model")
     backend.graph.close_feedback(path, value)
     return value
 

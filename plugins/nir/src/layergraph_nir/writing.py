@@ -1,4 +1,4 @@
-"""``to_nir``: a model as a graph of NIR."""
+"""``to_nir``: convert a model to a graph of NIR."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from layergraph_nir.graph import (
     GraphBuilder,
     NeuronState,
     Shape,
+    Signal,
     StoredTensor,
-    UnsayableError,
-    Wire,
+    UnsupportedError,
 )
 from layergraph_nir.modules import DT, PRIMITIVES
 
@@ -34,7 +34,7 @@ SoftResets = Literal["exact", "zero"]
 
 
 class NirBackend(Backend):
-    """Collects the graph of NIR of a model.
+    """The back end that builds the graph of NIR of a model.
 
     Args:
         dt: the length of a time step, in seconds.
@@ -42,7 +42,7 @@ class NirBackend(Backend):
     """
 
     target = "nir"
-    takes_turns = False  # a graph of NIR is one step of time
+    takes_turns = False  # a graph of NIR describes one time step
 
     def __init__(self, dt: float, soft_resets: SoftResets) -> None:
         self.dt = dt
@@ -51,7 +51,7 @@ class NirBackend(Backend):
         self._called: set[str] = set()
 
     def input(self, name: str, meta: Any) -> Any:
-        """Return the wire of an input."""
+        """Add an input, and return its signal."""
         shape = shape_of(meta)
         if shape is None:
             raise ArgumentError(
@@ -65,20 +65,21 @@ class NirBackend(Backend):
         return StoredTensor(key, tensor)
 
     def composite(self, step: Step, lower: Callable[..., Any]) -> Any:
-        """Return the value of a composite: a graph of its own if it has one input and one output.
+        """Convert a composite, and return its result.
 
-        NIR has no edge to one of several inputs of a graph. The nodes of any other composite stand
-        in the graph around it, under their paths.
+        A composite with one input and one output becomes a nested graph. Any other composite is
+        inlined, and its path precedes the names of its nodes: an edge of NIR cannot select one of
+        several inputs of a nested graph.
         """
         outer, inner = self.graph, GraphBuilder(step.layer.name if step.layer else step.name)
-        given: dict[str, Wire] = {}
+        given: dict[str, Signal] = {}
 
         def enter(value: Any) -> Any:
-            if not isinstance(value, Wire):
+            if not isinstance(value, Signal):
                 return value
-            wire = inner.add_input("input", value.shape)
-            given[wire.names[0]] = value
-            return wire
+            signal = inner.add_input("input", value.shape)
+            given[signal.names[0]] = value
+            return signal
 
         self.graph = inner
         try:
@@ -91,31 +92,31 @@ class NirBackend(Backend):
             outer.take_state(given[name])
         return self._left(inner, given, value, self.name_of(step))
 
-    def _left(self, inner: GraphBuilder, given: dict[str, Wire], value: Any, name: str) -> Any:
+    def _left(self, inner: GraphBuilder, given: dict[str, Signal], value: Any, name: str) -> Any:
         outer = self.graph
-        wires = [leaf for leaf in leaves(value) if isinstance(leaf, Wire)]
+        signals = [leaf for leaf in leaves(value) if isinstance(leaf, Signal)]
         read = inner.used_inputs()
-        if len(read) == 1 and len({wire.names for wire in wires}) == 1 and wires:
+        if len(read) == 1 and len({signal.names for signal in signals}) == 1 and signals:
             for unread in given.keys() - set(read):
                 del inner.nodes[unread]
             inner.states.clear()
-            inner.add_output("output", wires[0])
-            result = outer.add(name, inner.finished(), [given[read[0]]], wires[0].shape)
-            return map_leaves(lambda leaf: result if isinstance(leaf, Wire) else leaf, value)
+            inner.add_output("output", signals[0])
+            result = outer.add(name, inner.finished(), [given[read[0]]], signals[0].shape)
+            return map_leaves(lambda leaf: result if isinstance(leaf, Signal) else leaf, value)
         renamed = outer.splice(inner, name, given)
 
         def leave(leaf: Any) -> Any:
-            if not isinstance(leaf, Wire):
+            if not isinstance(leaf, Signal):
                 return leaf
             found: tuple[str, ...] = ()
             for each in leaf.names:
                 found += given[each].names if each in given else (renamed[each],)
-            return Wire(outer, tuple(dict.fromkeys(found)), leaf.shape)
+            return Signal(outer, tuple(dict.fromkeys(found)), leaf.shape)
 
         return map_leaves(leave, value)
 
     def lacking(self, step: Step) -> str:
-        """Return why NIR cannot say a step that no handler says."""
+        """Return the reason why NIR does not support a step that has no handler."""
         if step.kind.startswith("batchnorm"):
             return (
                 "NIR has no normalization; fold it into the layer before: "
@@ -126,21 +127,27 @@ class NirBackend(Backend):
         return "NIR has no primitive for it"
 
     def name_of(self, step: Step) -> str:
-        """Return the name for the node of a step: the path of its layer in the present graph."""
+        """Return the name for the node of a step: the path of its layer, relative to this graph."""
         if step.layer is None:
             return step.name
         path, inside = step.layer.name, f"{self.graph.path}."
         return path[len(inside) :] if path.startswith(inside) else path
 
-    def add(self, step: Step, node: Any, wire: Wire, *, keeps_state: bool = False) -> Wire:
-        """Add the node of a step.
+    def add(self, step: Step, node: Any, signal: Signal, *, keeps_state: bool = False) -> Signal:
+        """Add the node of a step, and return its output.
+
+        Args:
+            step: the step.
+            node: the node of NIR.
+            signal: the input of the node.
+            keeps_state: True for a neuron, which a model may call only once.
 
         Raises:
-            UnsayableError: the step calls a neuron again.
+            UnsupportedError: the model calls a neuron twice, or the shape of the result is unknown.
         """
         if step.layer is not None:
             if keeps_state and step.layer.name in self._called:
-                raise UnsayableError(
+                raise UnsupportedError(
                     f"the model calls the neuron {step.layer.name!r} again, and a graph of NIR is "
                     "one time step, in which each neuron runs once; convert the network of one step"
                 )
@@ -149,23 +156,23 @@ class NirBackend(Backend):
             self._called.add(step.layer.name)
         shape = shape_of(step.meta if not isinstance(step.meta, tuple) else step.meta[0])
         if shape is None:
-            raise UnsayableError(f"its result is {step.meta}, and NIR states sizes without a batch")
-        return self.graph.add(self.name_of(step), node, [wire], shape)
+            raise UnsupportedError(f"its result is {step.meta}; NIR needs a tensor of known sizes")
+        return self.graph.add(self.name_of(step), node, [signal], shape)
 
-    def signal(self, step: Step, position: int = 0, name: str = "input") -> Wire:
-        """Return an argument of a step that is a signal.
+    def signal(self, step: Step, position: int = 0, name: str = "input") -> Signal:
+        """Return an argument of a step that depends on an input of the model.
 
         Raises:
-            UnsayableError: it is none.
+            UnsupportedError: the argument is a constant or a parameter.
         """
         value = step.argument(position, name)
-        if isinstance(value, Wire):
+        if isinstance(value, Signal):
             return value
-        raise UnsayableError("its input does not depend on an input of the model")
+        raise UnsupportedError("its input does not depend on an input of the model")
 
 
 def shape_of(meta: Any) -> Shape | None:
-    """Return the shape of a value without its batch; None if that is no tensor of known sizes."""
+    """Return the shape of a tensor without the batch; None if that is unknown."""
     shape = getattr(meta, "shape", None)
     if not shape or any(type(size) is not int for size in shape[1:]):
         return None
@@ -181,30 +188,30 @@ def to_nir(
     soft_resets: SoftResets = "exact",
     handlers: Iterable[Lowering] = (),
 ) -> Any:
-    """Return the graph of NIR that describes one time step of a model.
+    """Convert a model to a graph of NIR, which describes one time step.
 
-    The names of nodes are the paths of layers. A composite with one input and one output is a graph
-    in the graph; the nodes of any other one stand in the graph around it.
+    The name of a node is the path of its layer. A composite with one input and one output becomes a
+    nested graph; any other composite is inlined.
 
     Args:
-        ir: the IR of the model, which computes one time step in evaluation mode.
-        state: the state dict; None: the weights are those of new layers.
-        args: the arguments of a call: tensors or shapes, whose first dimension is the batch. NIR
-            states the sizes of all values.
-        dt: the length of a time step, in seconds: NIR has time constants where snntorch has decay
-            rates. None: that of the primitives of NIR in the model, else 1e-4, which snntorch and
-            other libraries take for granted.
-        soft_resets: the LIF of NIR sets its potential to a value when it fires. ``"exact"``: a
-            neuron that subtracts its threshold becomes a graph that does so, of LI, Threshold and
-            Scale. ``"zero"``: it becomes a LIF that is set to zero, as snntorch's own exporter
-            writes it, and computes something else.
-        handlers: rows for further layers, which come before those of the plugins.
+        ir: the IR of a model whose call computes one time step. NIR gets its evaluation graph.
+        state: the state dict; None: the layers are initialized as new ones.
+        args: the arguments of a call: tensors or shapes, whose first dimension is the batch. They
+            determine the shapes of all values, which NIR stores.
+        dt: the length of a time step, in seconds. It converts the decay rates of snntorch to the
+            time constants of NIR. None: the ``dt`` of the modules of this package in the model,
+            otherwise 1e-4, the default of snntorch.
+        soft_resets: the conversion of neurons that subtract their threshold when they fire; the LIF
+            of NIR sets its potential to a fixed value instead. ``"exact"``: such a neuron becomes
+            a graph of LI, Threshold and Scale, which computes the same. ``"zero"``: it becomes a
+            LIF that resets to zero, as in snntorch's exporter, and computes other spikes.
+        handlers: rows for further layers; they take precedence over the rows of the plugins.
 
     Returns:
         A ``nir.NIRGraph``.
 
     Raises:
-        LoweringError: NIR has no primitive for some layers or functions; it lists all of them.
+        LoweringError: NIR has no primitive for some layers or functions. The error lists all.
         ArgumentError: the arguments do not fit.
 
     Example:
@@ -228,19 +235,22 @@ def to_nir(
     lowered = lower(ir, backend, state, args, handlers=handlers)
     graph = backend.graph
     outputs = [leaf for leaf in leaves(lowered.value) if not isinstance(leaf, NeuronState)]
-    if not outputs or not all(isinstance(each, Wire) for each in outputs):
-        raise LoweringError("nir", (Lack(f"{ir.root}:output", "output", "it gives no signal"),))
+    if not outputs or not all(isinstance(each, Signal) for each in outputs):
+        raise LoweringError(
+            "nir",
+            (Lack(f"{ir.root}:output", "output", "it does not depend on an input of the model"),),
+        )
     said: dict[str, Any] = {
         "dt": dt,
         "inputs": [name for name, node in graph.nodes.items() if isinstance(node, nir.Input)],
         "guards": list(lowered.guards),
         "outputs": [
-            graph.add_output("output" if len(outputs) == 1 else f"output_{number}", wire).names[0]
-            for number, wire in enumerate(outputs)
+            graph.add_output("output" if len(outputs) == 1 else f"output_{number}", signal).names[0]
+            for number, signal in enumerate(outputs)
         ],
     }
     said["inputs"] = [name for name in said["inputs"] if name not in graph.states]
     try:
         return graph.finished({METADATA: json.dumps(said)})
-    except UnsayableError as error:
+    except UnsupportedError as error:
         raise LoweringError("nir", (Lack(f"{ir.root}:input", "input", str(error)),)) from None
