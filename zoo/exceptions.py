@@ -11,14 +11,12 @@ _REASONS: dict[str, str] = {
         transformers/FunnelBaseModel
         transformers/FunnelForMaskedLM transformers/FunnelModel
     """,
-    "its code asks whether a size is that of its weights, or divisible, and else does more": """
-        transformers/Dinov2ForImageClassification transformers/Dinov2Model
-        transformers/Dinov2WithRegistersModel transformers/LEDModel
-        transformers/LongformerForMaskedLM transformers/LongformerModel
+    "its code asks in each of its stages whether a size is another one, and else does more": """
         transformers/MobileViTForImageClassification transformers/MobileViTForSemanticSegmentation
-        transformers/MobileViTModel transformers/PegasusXModel
-        transformers/SEWDModel transformers/SEWModel
-        transformers/TimesformerModel
+        transformers/MobileViTModel transformers/SEWDModel transformers/SEWModel
+    """,
+    "its code writes the length into a text, which it keeps": """
+        transformers/LEDModel
     """,
     "its code decides by numbers in its inputs, which are others then": """
         transformers/SwitchTransformersForConditionalGeneration

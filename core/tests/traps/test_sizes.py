@@ -562,7 +562,7 @@ class EqualSlicesOfShapes(Base):
         return self.lin(x) + y if x.shape[:1] == y.shape[:1] else self.lin(x) - y
 
 
-@assumes()
+@exact()
 class ShapeEqualsTuple(Base):
     def forward(self, x):
         return self.lin(x) if x.shape == (3, 4) else x - 1
@@ -574,7 +574,7 @@ class ShapeUnequalTuple(Base):
         return self.lin(x) if x.shape != (5, 4) else x - 1
 
 
-@assumes()
+@exact()
 class ShapeEqualsShape(Base):
     def forward(self, x):
         return self.lin(x) if x.shape == torch.Size([3, 4]) else x - 1
@@ -604,7 +604,7 @@ class ShapeInList(Base):
         return self.lin(x) * (2.0 if x.shape in [(3, 4)] else 1.0)
 
 
-@assumes()
+@exact()
 class ShapeMatches(Base):
     def forward(self, x):
         match tuple(x.shape):
@@ -615,7 +615,7 @@ class ShapeMatches(Base):
         return x
 
 
-@assumes()
+@exact()
 class SizeMatches(Base):
     def forward(self, x):
         match x.shape[0]:
@@ -1228,7 +1228,7 @@ class BisectOf(Base):
         return self.lin(x) * bisect.bisect_left([1, 2, 3, 4, 6], x.shape[0])
 
 
-@assumes()
+@exact()
 class WhileOverSize(Base):
     def forward(self, x):
         n = x.shape[0]
@@ -1389,7 +1389,7 @@ class FloatLessThanSize(Base):
         return self.lin(x) if 3.5 > x.shape[0] else x
 
 
-@assumes()
+@exact()
 class FloatEqualsSize(Base):
     def forward(self, x):
         return self.lin(x) if 3.0 == x.shape[0] else x
@@ -1502,7 +1502,7 @@ class NumpyReshape(Base):
         return self.lin(x) * np.ones(60).reshape(x.shape[0], -1).shape[1]
 
 
-@assumes()
+@exact()
 class NumpyCompares(Base):
     def forward(self, x):
         return self.lin(x) * (2.0 if np.int64(3) == x.shape[0] else 1.0)
@@ -1537,7 +1537,7 @@ class IteratesKeys(Base):
         return self.lin(x) * next(iter(dict.fromkeys(x.shape)))
 
 
-@assumes()
+@exact()
 class ZipOfShapes(Base):
     def forward(self, x):
         return self.lin(x) * sum(1 for a, b in zip(x.shape, (3, 4), strict=True) if a == b)
