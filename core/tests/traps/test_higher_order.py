@@ -156,7 +156,7 @@ class CondThatChangesWhatIsAround(Base):
         return torch.cond(x.sum() > 0, change, lambda each: each * 2, (x,))
 
 
-@refused("leaves it by another way than by its result")
+@refused("leaves it by another way than by its result", placed=False)
 class VmapThatLeaks(Base):
     def forward(self, x):
         kept = []
