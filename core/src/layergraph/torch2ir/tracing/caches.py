@@ -7,7 +7,7 @@ before it reads the table. The sizes of other tensors follow from those of the i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from layergraph.ir import Value, map_leaves
 from layergraph.ir.values import leaves
@@ -113,10 +113,10 @@ class _Comparison:
 
     def holds(self) -> bool:
         """Return whether the runs differ only in the tables."""
-        mine = list(calls_in(self._trace.root))
+        mine = list(_with_guards(self._trace))
         done = 0
         compared: set[str] = set()
-        for call in calls_in(self._other.root):
+        for call in _with_guards(self._other):
             place = self._place(mine, done, self._text(call, self._theirs))
             if place is not None:
                 self._known[call.value] = mine[place].value
@@ -174,6 +174,18 @@ class _Comparison:
     def _text(self, call: Call, leaf: object) -> str:
         said = map_leaves(leaf, (call.args, call.kwargs))  # type: ignore[arg-type]
         return repr((call.kind, call.target, call.value.scope.path, said))
+
+
+def _with_guards(trace: Trace) -> Iterator[Call]:
+    """Yield the calls of a run; a decision by a size is a guard here, as the run goes one way."""
+    by_size = {each.condition: each for each in trace.decisions if each.is_by_size}
+    for call in calls_in(trace.root):
+        yield call
+        decision = by_size.get(call.value)
+        if decision is not None:
+            value = TracedValue(call.value.position, call.value.scope, "assume")
+            args = (call.value, decision.answer, decision.where)
+            yield Call("function", _GUARD, args, {}, value)
 
 
 def _is_question(call: Call) -> bool:

@@ -132,7 +132,7 @@ def _are_alike(trace: Trace, other: Trace) -> bool:
 def _needed(trace: Trace) -> list[Call]:
     """Return the calls that have an effect, and those whose results these or the model read."""
     needed: list[Call] = []
-    read = set(values_in(trace.root.result))
+    read = {*values_in(trace.root.result), *(each.condition for each in trace.decisions)}
     for call in reversed(list(calls_in(trace.root))):
         if call.value in read or _has_effect(call):
             needed.append(call)
