@@ -144,7 +144,10 @@ def test_a_check_that_raises_is_no_branch_and_keeps_its_message():
 
 
 class Many(nn.Module):
+    """It also changes a tensor in place, after which a number may be any."""
+
     def forward(self, x):
+        x = x.clone().add_(1)
         for width in range(2, 6):
             if x.size(1) % width != 0:
                 x = F.pad(x, (0, width - x.size(1) % width))
@@ -153,7 +156,8 @@ class Many(nn.Module):
 
 def test_many_branches_by_sizes_are_guards():
     ir = lg.to_ir(Many(), (torch.randn(2, 60),))
-    assert len(ir.guards) == 4
+    assert len([each for each in ir.guards if "width" in each.where]) == 4
+    assert "choose" not in str(ir)
     with pytest.raises(AssumptionError, match="width"):
         lg.to_torch(ir)(torch.randn(2, 59))
 

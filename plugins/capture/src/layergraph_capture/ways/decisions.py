@@ -117,7 +117,7 @@ class Decisions:
                 return self._answered_before(key)
             self._guards.expect_call(name, args, answer)
             return answer
-        if self._follows_inputs(args):
+        if not is_branch and self._follows_inputs(args):
             return self._decided(name, args, {}, answer)
         if self._question(name, args, {}) not in self._known:
             if is_branch:
