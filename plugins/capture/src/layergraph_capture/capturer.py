@@ -150,8 +150,10 @@ class EagerCapturer(Capturer):
         try:
             return self._runs.run(run, make)
         except CaptureError:
-            is_size_forced = made[-1].decisions.is_size_forced
-            longer = self._on_longer(run, answers) if is_size_forced else None
+            # The decision whose answer is forced last, if the run has come to it.
+            last = made[-1].decisions.made[len(answers) - 1 : len(answers)] if answers else []
+            is_branch = any(each.is_branch for each in last)
+            longer = self._on_longer(run, answers) if is_branch else None
             if longer is None:
                 raise
             return longer
