@@ -206,7 +206,7 @@ class Stops(nn.Module):
         while Stops.times:
             Stops.times -= 1
             _thread.interrupt_main()
-            for _ in range(1000):
+            for _ in range(3000):
                 x = x + 0
         return x
 
