@@ -25,7 +25,7 @@ from layergraph.torch2ir.tracing.patches import with_room_for
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph.undo import raise_interrupt
 from layergraph_capture.arguments import Arguments, tensors_in
-from layergraph_capture.loops.lengths import Length
+from layergraph_capture.loops.lengths import Length, by_dimension
 from layergraph_capture.original import undone_call
 from layergraph_capture.trackers.constants import Constants
 
@@ -134,16 +134,10 @@ def _sizes(example: Example) -> Iterator[Length]:
     sizes = dict.fromkeys(size for shape in shapes for size in shape if size)
     for size in [*sizes][:_MOST_SIZES]:
         yield Length(size, 1)
-        places = [
-            (number, dim)
-            for number, shape in enumerate(shapes)
-            for dim, own in enumerate(shape)
-            if own == size
-        ]
-        dims = dict.fromkeys(dim for _, dim in places)
-        if len(dims) > 1:
-            for dim in dims:
-                yield Length(size, 1, tuple(each for each in places if each[1] == dim))
+        groups = by_dimension(shapes, size)
+        if len(groups) > 1:
+            for group in groups:
+                yield Length(size, 1, group)
 
 
 def _outcome(model: nn.Module, arguments: Arguments) -> list[Any] | Exception:

@@ -21,7 +21,6 @@ Condition = tuple["TracedValue", bool]
 """The value of a decision, and the answer for which a call is made."""
 
 
-# A call refers to the calls before it, so the text of one would hold those of all: repr=False.
 @dataclass(slots=True, eq=False)
 class TracedValue:
     """A value that the model computes or gets as an input.
@@ -111,6 +110,7 @@ class TracedBody:
     result: Value
 
 
+# A call refers to the calls before it, so the text of one would hold those of all: repr=False.
 @dataclass(slots=True, eq=False, repr=False)
 class Call:
     """One call of a function or of a leaf.

@@ -48,7 +48,7 @@ def may_recompute(
 
 
 class _Following:
-    """What follows from numbers of the inputs, from trained tensors and from random numbers.
+    """The values and calls that follow from numbers of inputs, trained tensors or random ones.
 
     Args:
         trace: the run.

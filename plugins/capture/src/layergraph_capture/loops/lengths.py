@@ -91,18 +91,30 @@ def lengths(example: Example, turns: int, each: int = 1) -> Iterator[Length]:
     for size, one in steps:
         step = one * each
         yield Length(size, step)
-        places = [
-            (number, dim)
-            for number, shape in enumerate(shapes)
-            for dim, own in enumerate(shape)
-            if own == size
-        ]
-        dims = dict.fromkeys(dim for _, dim in places)
-        groups = [tuple(place for place in places if place[1] == dim) for dim in dims]
+        groups = by_dimension(shapes, size)
+        places = sorted(place for group in groups for place in group)
         groups += [(place,) for place in places]
         for group in dict.fromkeys(groups):
             if len(group) < len(places):
                 yield Length(size, step, group)
+
+
+def by_dimension(shapes: Sequence[torch.Size], size: int) -> list[tuple[tuple[int, int], ...]]:
+    """Return the places of a size, those in one dimension together.
+
+    Args:
+        shapes: the shapes of the tensors.
+        size: the size.
+
+    Returns:
+        The indices of the tensors that have the size, each with the dimension.
+    """
+    groups: dict[int, list[tuple[int, int]]] = {}
+    for number, shape in enumerate(shapes):
+        for dim, own in enumerate(shape):
+            if own == size:
+                groups.setdefault(dim, []).append((number, dim))
+    return [tuple(each) for each in groups.values()]
 
 
 def longer_calls(example: Example) -> Iterator[Example]:
