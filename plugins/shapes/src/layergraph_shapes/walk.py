@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    UnsupportedFakeTensorException,
-)
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-from layergraph.control_flow import choices, guards, regions
+from layergraph.control_flow import choices, regions
 from layergraph.control_flow.loops import loop
-from layergraph.errors import ArgumentError, LayergraphError, ShapeError, first_line
+from layergraph.errors import LayergraphError, ShapeError
 from layergraph.ir import BODY, Implementation, Node
 from layergraph_shapes.alternatives import (
     Answers,
@@ -25,22 +19,16 @@ from layergraph_shapes.alternatives import (
     chosen,
     on_each_way,
 )
-from layergraph_shapes.arguments import by_parameter, without_comparison
+from layergraph_shapes.arguments import by_parameter
+from layergraph_shapes.decisions import Decisions
 from layergraph_shapes.fake_model import FakeModel
-from layergraph_shapes.messages import place, text_of, undetermined
+from layergraph_shapes.messages import place
+from layergraph_shapes.node_calls import NodeCalls
 from layergraph_shapes.observer import Observer, Path
-from layergraph_shapes.reading import deep, filled, last_read, method_of
-from layergraph_shapes.recurrent import Recurrent, is_recurrent
+from layergraph_shapes.reading import deep, filled, last_read
 from layergraph_shapes.repeats import Repeats
 from layergraph_shapes.sizes import Sizes
 
-_GUARDS = frozenset(guards.GUARDS)
-# Each call of these functions on tensors without numbers is a decision.
-_QUESTIONS = frozenset(
-    {choices.truth, choices.holds, torch.equal, torch.allclose, torch.is_nonzero}
-)
-_QUESTION_METHODS = frozenset({"equal", "allclose", "is_nonzero", "__bool__"})
-_NO_NUMBERS = (DataDependentOutputException, GuardOnDataDependentSymNode)
 # The limit of a walk, as for Ir.flatten: a short file can describe a huge number of calls.
 _NODES, _NODES_EACH = 100_000, 100
 
@@ -53,9 +41,6 @@ class Walk:
         sizes: the symbolic sizes.
         observer: receives the values.
         decisions: the answers to decisions, by name; the walk takes both ways of others.
-
-    Attributes:
-        decisions: the decisions without a given answer, by name.
     """
 
     def __init__(
@@ -68,9 +53,8 @@ class Walk:
         self._model = model
         self._sizes = sizes
         self._observer = observer
-        self._answered = dict(decisions or {})
-        self._asked: set[str] = set()
-        self.decisions: dict[str, Decision] = {}
+        self._decisions = Decisions(decisions or {})
+        self._calls = NodeCalls(model, observer, self._decisions)
         self._bodies = 0
         self._repeats = Repeats(model, observer)
         nodes = sum(len(graph.nodes) for each in model.ir.values() for graph in each.graphs)
@@ -92,13 +76,16 @@ class Walk:
             else:
                 given = [*args, *kwargs.values()]
                 self._observer.enter(root, given, self._model.modules[root.name].training)
-                result = self._leaf((), root, args, kwargs, {})
+                result = self._calls.leaf((), root, args, kwargs, {})
                 self._observer.computed(result, [])
                 self._observer.leave(root, result, [*given, result])
-        for name in self._answered.keys() - self._asked:
-            known = ", ".join(sorted({*self._asked, *self.decisions})) or "none"
-            raise ArgumentError(f"there is no decision {name!r}; the decisions are: {known}")
+        self._decisions.check_given()
         return result
+
+    @property
+    def decisions(self) -> dict[str, Decision]:
+        """The decisions without a given answer, by name."""
+        return self._decisions.open
 
     def _composite(
         self, implementation: Implementation, path: Path, bound: dict[str, Any], answers: Answers
@@ -121,7 +108,7 @@ class Walk:
     @property
     def _undetermined(self) -> tuple[int, int, int]:
         """The numbers of what calls do not share: decisions, answers to them, and sizes."""
-        return len(self.decisions), len(self._asked), self._sizes.count
+        return *self._decisions.count, self._sizes.count
 
     def _count(self) -> None:
         self._remaining -= 1
@@ -209,7 +196,6 @@ class Walk:
         answers: Answers,
     ) -> Any:
         """Return the value of a call, on all ways of its arguments and its condition."""
-        op: str = each.op
         target: Any = each.target
         args = filled(each.args, values)
         kwargs = filled(each.kwargs, values)
@@ -218,8 +204,7 @@ class Walk:
         if target is choices.conditionally:
             condition, expected, target, *rest = args
             args = tuple(rest)
-            op = "call_module" if isinstance(target, Implementation) else "call_function"
-        elif op == "call_module":
+        elif each.op == "call_module":
             target = self._model.ir[str(target)]
 
         def compute(known: Answers) -> Any:
@@ -230,60 +215,18 @@ class Walk:
                 value = self._composite(target, path, inputs, known)
             else:
                 given = chosen(args, known), chosen(kwargs, known)
+                name = node.implementation if node else ""
                 if isinstance(target, Implementation):
-                    value = self._leaf(path, target, *given, known)
+                    value = self._calls.leaf(path, target, *given, known)
+                elif any(map(_is_body, (*given[0], *given[1].values()))):
+                    value = self._with_bodies(path, owner, name, target, *given, known)
                 else:
-                    name = node.implementation if node else ""
-                    value = self._function(path, owner, name, op, target, *given, known)
+                    value = self._calls.function(path, owner, name, target, *given, known)
             if node is not None:
                 self._show(path, node, value, known)
             return value
 
         return on_each_way(compute, answers)
-
-    def _leaf(
-        self,
-        path: Path,
-        leaf: Implementation,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        answers: Answers,
-    ) -> Any:
-        module = self._model.modules[leaf.name]
-        run = Recurrent(module) if is_recurrent(module, args) else module
-        kwargs = without_comparison(module, args, kwargs)
-        try:
-            return self._run(path, leaf, leaf, run, args, kwargs, answers)
-        except _WithoutNumbersError as error:
-            raise undetermined(path, leaf, error) from error
-
-    def _function(
-        self,
-        path: Path,
-        owner: Implementation,
-        name: str,
-        op: str,
-        target: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        answers: Answers,
-    ) -> Any:
-        if any(map(_is_body, (*args, *kwargs.values()))):
-            return self._with_bodies(path, owner, name, target, args, kwargs, answers)
-        function = target if op == "call_function" else method_of(target)
-        is_question = function in _QUESTIONS or target in _QUESTION_METHODS
-        try:
-            value = self._run(path, owner, name, function, args, kwargs, answers)
-            is_question = is_question or isinstance(value, torch.SymBool)
-            if isinstance(value, torch.SymBool):
-                return self._run(path, owner, name, bool, (value,), {}, answers)
-        except _WithoutNumbersError as error:
-            if function in _GUARDS:
-                return None  # the guard may pass for some numbers; later values are valid for these
-            if is_question:
-                return self._answer(path, args, answers)
-            raise undetermined(path, name or str(target), error) from error
-        return value
 
     def _with_bodies(
         self,
@@ -317,8 +260,8 @@ class Walk:
                 self._observer.computed(None, kept)
         if target is torch.cond and not kwargs:
             condition, if_true, if_false, operands = args
-            is_true = self._function(
-                path, owner, name, "call_function", choices.truth, (condition,), {}, answers
+            is_true = self._calls.function(
+                path, owner, name, choices.truth, (condition,), {}, answers
             )
             return self._body(if_true if is_true else if_false, path, operands, answers)
         raise ShapeError(
@@ -337,50 +280,6 @@ class Walk:
             self._bodies -= 1
             self._observer.failed([*alive.values(), *values])
 
-    def _answer(self, path: Path, args: tuple[Any, ...], answers: Answers) -> bool:
-        name = "/".join(path)
-        self._asked.add(name)
-        if name in self._answered:
-            return self._answered[name]
-        where = next((each for each in args[1:] if isinstance(each, str)), "")
-        decision = self.decisions.setdefault(name, Decision(name, where))
-        if decision not in answers:
-            raise UndecidedError(decision)
-        return answers[decision]
-
-    def _run(
-        self,
-        path: Path,
-        owner: Implementation,
-        called: Implementation | str,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        answers: Answers,
-    ) -> Any:
-        """Run a function or a layer, and turn the errors of torch into ours."""
-        try:
-            owner = self._model.owner_of(owner)
-            return self._observer.run(owner, called, function, args, kwargs, answers)
-        except LayergraphError:
-            raise
-        except _NO_NUMBERS as error:
-            raise _WithoutNumbersError(first_line(error)) from error
-        except (DynamicOutputShapeException, UnsupportedFakeTensorException) as error:
-            raise ShapeError(
-                f"{place(path)}: torch cannot tell the shapes of {text_of(called)} without "
-                f"numbers: {first_line(error)}"
-            ) from error
-        except Exception as error:
-            raise ShapeError(
-                f"{place(path)}: {text_of(called)} does not take these inputs: "
-                f"{type(error).__name__}: {first_line(error)}"
-            ) from error
-
 
 def _is_body(value: Any) -> bool:
     return isinstance(value, Implementation) and value.type == BODY
-
-
-class _WithoutNumbersError(Exception):
-    """A function needs the numbers in a tensor."""
