@@ -11,6 +11,7 @@ from layergraph_rewrite.edit_borders import BorderEdits
 from layergraph_rewrite.edit_layers import LayerEdits
 from layergraph_rewrite.edit_matches import MatchEdits
 from layergraph_rewrite.edit_nodes import NodeEdits
+from layergraph_rewrite.finished_ir import finished_ir
 from layergraph_rewrite.report import Report
 from layergraph_rewrite.select import Selection, select
 from layergraph_rewrite.sources import Tensors
@@ -66,7 +67,7 @@ class Edit(LayerEdits, NodeEdits, BorderEdits, MatchEdits):
         Raises:
             InvalidIrError: the edits broke a rule.
         """
-        return self._space.ir()
+        return finished_ir(self._space)
 
     @property
     def state(self) -> Tensors | None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from layergraph.ir import Ir, Value
-from layergraph_rewrite import copying, nesting
+from layergraph_rewrite import copying, nesting, ties
 from layergraph_rewrite.errors import EditError
 from layergraph_rewrite.likeness import Likeness, counterparts
 from layergraph_rewrite.new_layers import known_shapes, set_tensors
-from layergraph_rewrite.parts import copy_parts
 from layergraph_rewrite.places import Places, Where
-from layergraph_rewrite.sources import Source
 from layergraph_rewrite.terms import Tensors as Given
 from layergraph_rewrite.working import WorkingLayer, changed
 from layergraph_rewrite.workspace import Workspace
@@ -72,7 +69,7 @@ class LayerEdits(Places):
                 found.data = before[1]
                 raise EditError(f"{found.name!r} is a composite; set the tensors of a layer in it")
             return
-        tied = self._ties_of(found)
+        tied = ties.ties_of(self._space, found)
         try:
             set_tensors(
                 found,
@@ -83,46 +80,10 @@ class LayerEdits(Places):
                 ),
                 before=shapes,
             )
-            for name, others in tied.items():
-                self._check_tied(found, name, others[0][0].name, before[3])
-            for name, others in tied.items():
-                if found.sources.get(name) is not before[3].get(name):
-                    for other, tensor in others:
-                        other.sources = {**other.sources, tensor: found.sources[name]}
-                        copy_parts(found, name, other, tensor)
+            ties.update_tied(self._space, found, tied, before[3])
         except Exception:
             found.type, found.data, found.tensors, found.sources = before
             raise
-
-    def _check_tied(
-        self, layer: WorkingLayer, name: str, other: str, before: Mapping[str, Source]
-    ) -> None:
-        if not self._space.has_state:
-            return
-        source, old = layer.sources.get(name), before.get(name)
-        changes = source is not old and source is not None and old is not None
-        if source is None or (changes and source.read().shape != old.read().shape):  # type: ignore[union-attr]
-            raise EditError(
-                f"{name!r} of {layer.name!r} is tied to a tensor of {other!r}, and would change "
-                "its shape or go; untie it first"
-            )
-
-    def _ties_of(self, layer: WorkingLayer) -> dict[str, list[tuple[WorkingLayer, str]]]:
-        """Return, for each tensor of a layer, the tensors that it is tied to."""
-        groups: dict[tuple[int, str], list[tuple[WorkingLayer, str]]] = {}
-        mine: dict[str, tuple[int, str]] = {}
-        for each in self._space.tied_layers():
-            for name, spec in each.tensors.items():
-                if spec.tied is not None:
-                    home, tensor = self._space.home(spec.tied)
-                    group = groups.setdefault((id(home), tensor), [(home, tensor)])
-                    group.append((each, name))
-        for anchor, members in groups.items():
-            mine |= {name: anchor for each, name in members if each is layer}
-        return {
-            name: [pair for pair in groups[anchor] if pair != (layer, name)]
-            for name, anchor in mine.items()
-        }
 
     def open(self, layer: Where, ir: Ir, tensors: Mapping[str, torch.Tensor] | None = None) -> None:
         """Replace a leaf by the composite of another IR, with the same name and calls.
@@ -154,7 +115,7 @@ class LayerEdits(Places):
         found = self._layer(layer)
         if found.children is not None:
             raise EditError(f"{found.name!r} is a composite already")
-        if self._ties_of(found) or found in self._space.read_homes(()):
+        if ties.ties_of(self._space, found) or found in self._space.read_homes(()):
             raise EditError(
                 f"a tensor of {found.name!r} is tied to another one, or read by a node; the layers "
                 "inside would have others"
@@ -172,27 +133,7 @@ class LayerEdits(Places):
         Raises:
             EditError: there is no such layer, or the tensor is not tied.
         """
-        found = self._layer(layer)
-        spec = found.tensors.get(tensor)
-        others = self._ties_of(found).get(tensor)
-        if others is None:
-            raise EditError(f"{tensor!r} of {found.name!r} is tied to no other tensor")
-        if spec is not None and spec.tied is not None:
-            found.tensors[tensor] = replace(spec, tied=None)
-        else:  # the others are tied to this one: the next of them becomes the one to tie to
-            first, *rest = others
-            first[0].tensors[first[1]] = replace(first[0].tensors[first[1]], tied=None)
-            key = self._space.key(*first)
-            for each, name in rest:
-                each.tensors[name] = replace(each.tensors[name], tied=key)
-        given = [each.sources[name] for each, name in others if name in each.sources]
-        if tensor not in found.sources and given:
-            found.sources = {**found.sources, tensor: given[0]}
-        if tensor in found.sources:
-            source = found.sources[tensor]
-            for other, name in others:  # a state dict may have only one key of a tied tensor
-                other.sources.setdefault(name, source)
-            found.sources = {**found.sources, tensor: Source(lambda: source.read().clone())}
+        ties.untie(self._space, self._layer(layer), tensor)
 
     def annotate(self, where: Where, annotations: Mapping[str, Value]) -> None:
         """Add annotations to a layer, or to a node that calls none.
@@ -286,8 +227,8 @@ class LayerEdits(Places):
             ) from error
         for each, counterpart in others.items():
             if each is not counterpart:
-                for name in self._ties_of(each):
-                    self.untie(each.name, name)  # what is tied to it keeps its own values
+                for name in ties.ties_of(self._space, each):
+                    ties.untie(self._space, each, name)  # what is tied to it keeps its own values
         nesting.share(self._space, others)
 
     def unshare(self, where: Where) -> str:

@@ -1,9 +1,8 @@
-"""All layers of an IR under edit, with conversions from and to an IR."""
+"""All layers of an IR under edit, read from an IR."""
 
 from __future__ import annotations
 
 import itertools
-import operator
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -11,17 +10,14 @@ from layergraph.errors import InvalidIrError, Place, Problem, StateError
 from layergraph.gc_pause import gc_paused
 from layergraph.ir import (
     BODY,
-    MODULE,
     STATE,
-    Graph,
-    Implementation,
     Ir,
-    Node,
     check,
 )
-from layergraph_rewrite.parts import spread_parts, tied
+from layergraph_rewrite.child_order import ordered
+from layergraph_rewrite.parts import spread_parts
 from layergraph_rewrite.sources import Source, Tensors
-from layergraph_rewrite.working import Layers, WorkingGraph, WorkingLayer, changed
+from layergraph_rewrite.working import Layers, WorkingGraph, WorkingLayer
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +88,7 @@ class Workspace:
                 message = "layers share so many others that they have too many paths"
                 raise InvalidIrError([Problem(Place("the IR"), message, "share less")])
             prefix = f"{path}." if path else ""
-            stack += [(prefix + child, layer.inner[child]) for child in reversed(_ordered(layer))]
+            stack += [(prefix + child, layer.inner[child]) for child in reversed(ordered(layer))]
 
     def _named_keys(self, ir: Ir) -> Iterator[str]:
         for each in ir.values():
@@ -202,44 +198,11 @@ class Workspace:
                 if id(home) in dropped and tensor in home.sources:
                     layer.sources = {**layer.sources, name: home.sources[tensor]}
 
-    # Back to an IR.
-
-    @gc_paused()
-    def ir(self) -> Ir:
-        """Return a checked IR of the current layers, which shares nothing with the workspace.
-
-        Raises:
-            InvalidIrError: the IR breaks a rule.
-        """
-        first: dict[int, str] = {}
-        for path, layer in self.paths():
-            first.setdefault(id(layer), path)
-        known = [layer for layer in self.layers.values() if id(layer) in first]
-        for body in self._bodies(known):
-            first[id(body)] = body.name
-        ties = self._ties(first)
-        ir = Ir(
-            [
-                self._implementation(layer, first, ties)
-                for layer in sorted(self.layers.values(), key=_position)
-                if id(layer) in first
-            ],
-            self.root.name,
-        ).copy()
-        # A composite whose graph is no longer a chain gets another type, and so do its calls.
-        for each in ir.values():
-            for graph in each.graphs:
-                for node in graph.nodes.values():
-                    if node.is_call:
-                        node.type = ir[node.implementation].type
-        check(ir)
-        return ir
-
     def inside(self, top: WorkingLayer) -> Iterator[WorkingLayer]:
         """Yield a layer, all layers inside it, and their loop bodies, each once."""
         layers = list(top.inside())
         yield from layers
-        yield from self._bodies(layers)
+        yield from self.bodies_of(layers)
 
     def module_of(self, layer: WorkingLayer) -> WorkingLayer:
         """Return the layer whose module runs a graph: itself, or for a body, its owner."""
@@ -252,7 +215,7 @@ class Workspace:
         """Return the bodies that the nodes of a graph run."""
         return [self.layers[name] for node in graph for name in node.bodies()]
 
-    def _bodies(self, layers: Collection[WorkingLayer]) -> list[WorkingLayer]:
+    def bodies_of(self, layers: Collection[WorkingLayer]) -> list[WorkingLayer]:
         """Return the bodies that the graphs of layers run, including nested bodies."""
         if all(layer.type != BODY for layer in self.layers.values()):
             return []
@@ -277,60 +240,6 @@ class Workspace:
                 sources[prefix + name] = source
         return Tensors(sources)
 
-    def _ties(self, first: Mapping[int, str]) -> dict[tuple[int, str], str | None]:
-        """Return the current tie of each tied tensor: the key of the first remaining tensor."""
-        ties: dict[tuple[int, str], str | None] = {}
-        anchors: dict[str, str] = {}
-        for layer in sorted(self.tied_layers(), key=_position):
-            for name, spec in layer.tensors.items():
-                if spec.tied is None or id(layer) not in first:
-                    continue
-                home, tensor = self._homes[spec.tied]
-                if id(home) in first:
-                    ties[id(layer), name] = _joined(first[id(home)], tensor)
-                elif spec.tied in anchors:
-                    ties[id(layer), name] = anchors[spec.tied]
-                else:
-                    ties[id(layer), name] = None
-                    anchors[spec.tied] = _joined(first[id(layer)], name)
-        return ties
-
-    def _implementation(
-        self,
-        layer: WorkingLayer,
-        first: Mapping[int, str],
-        ties: Mapping[tuple[int, str], str | None],
-    ) -> Implementation:
-        def named(node: Node) -> Node:
-            if node.type != STATE:
-                return node
-            home, tensor = self._homes[node.implementation]
-            return changed(node, implementation=_joined(first[id(home)], tensor))
-
-        graphs = [graph.finished(named) for graph in layer.graphs]
-        kind, data = layer.type, layer.data
-        children = None if layer.children is None else _named(layer.in_order())
-        if layer.is_edited and kind not in (MODULE, BODY) and graphs:
-            children, is_chain = _in_order_of_calls(graphs, children or {})
-            if not is_chain:
-                kind, data = MODULE, {name: each for name, each in data.items() if "." in name}
-        tensors = {
-            name: tied(spec, ties.get((id(layer), name))) for name, spec in layer.tensors.items()
-        }
-        main = graphs[0] if graphs else Graph()
-        return Implementation(
-            type=kind,
-            data=data,
-            name=layer.name,
-            nodes=main.nodes,
-            edges=main.edges,
-            evaluation=graphs[1] if len(graphs) > 1 else None,
-            children=children,
-            tensors=tensors,
-            training=layer.training,
-            kept_modes=_kept_modes(layer),
-        )
-
 
 def _home(paths: Mapping[str, WorkingLayer], key: str) -> tuple[WorkingLayer, str]:
     """Return the layer and the tensor name of a state-dict key."""
@@ -341,53 +250,3 @@ def _home(paths: Mapping[str, WorkingLayer], key: str) -> tuple[WorkingLayer, st
         if layer is not None:
             return layer, key[len(path) + 1 :] if path else key
     return paths[""], key
-
-
-_position = operator.attrgetter("position")
-
-
-def _joined(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _named(children: Mapping[str, WorkingLayer]) -> dict[str, str]:
-    return {child: layer.name for child, layer in children.items()}
-
-
-def _kept_modes(layer: WorkingLayer) -> dict[str, bool | None]:
-    """Return the modes that a layer fixes, by paths from the layer."""
-    if not layer.kept_modes:
-        return {}
-    found: dict[str, bool | None] = {}
-    stack: list[tuple[str, WorkingLayer]] = [("", layer)]
-    while stack:
-        path, each = stack.pop()
-        if each in layer.kept_modes:
-            found[path] = layer.kept_modes[each]
-        stack += [(_joined(path, child), each.inner[child]) for child in reversed(_ordered(each))]
-    return found
-
-
-def _ordered(layer: WorkingLayer) -> list[str]:
-    """Return the names of the children in the order of the IR."""
-    children = layer.in_order()
-    if layer.is_edited and layer.type != MODULE and layer.graphs:
-        graphs = [graph.finished(lambda node: node) for graph in layer.graphs]
-        return [*_in_order_of_calls(graphs, _named(children))[0]]
-    return [*children]
-
-
-def _in_order_of_calls(
-    graphs: list[Graph], children: dict[str, str]
-) -> tuple[dict[str, str], bool]:
-    """Return the children of a container in the order of its calls, and whether they are a chain.
-
-    A container whose graph calls each child once, one after another, keeps its type.
-    """
-    chain = graphs[0].chain()
-    if len(graphs) > 1 or chain is None or sorted(chain) != sorted(children.values()):
-        return children, False
-    names = {target: child for child, target in children.items()}
-    if len(names) != len(children):
-        return children, False
-    return {names[target]: target for target in chain}, True
