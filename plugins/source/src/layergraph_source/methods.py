@@ -14,6 +14,7 @@ from layergraph_source.functions import FunctionWriter
 from layergraph_source.layout import INDENT, indented, laid_lines, laid_out
 from layergraph_source.literals import UnspeakableError
 from layergraph_source.naming import singular
+from layergraph_source.readers import Readers
 from layergraph_source.regions import Region, is_whole, regions_of
 from layergraph_source.rolling import Loop, rolled
 from layergraph_source.statements import StatementWriter
@@ -51,7 +52,6 @@ class MethodWriter:
         self._implementation = implementation
         self._reader = reader
         self._count = count
-        self._steps: list[Step] = []
         self._place = Place("implementation", implementation.name)
         parameters = {
             name: each
@@ -68,9 +68,7 @@ class MethodWriter:
         self._variables = self._statements.variables
         self._inline = self._statements.inline
         self._items = self._statements.items
-        self._readers = self._statements.readers
         self._checks = InputChecks(context, self._self, self._said, self._variables)
-        self._order: dict[int, int] = {}
 
     def write(self, name: str, *, is_root: bool) -> str:
         """Return the text of the method.
@@ -104,18 +102,14 @@ class MethodWriter:
     def _body(self, steps: list[Step]) -> tuple[list[str], list[str]]:
         """Return the parameters and the lines of a method."""
         self._variables.clear()
-        self._readers.clear()
         self._inline.clear()
-        self._steps = steps
+        self._statements.readers = Readers(steps)
         self._namer = Namer({*self._parameters.values(), *self._context.taken()})
         inputs = [step for step in steps if step.node.type == INPUT]
         signature = [self._parameter(step) for step in inputs]
-        for index, step in enumerate(steps):
+        for step in steps:
             if step.node.type not in (INPUT, OUTPUT):
                 self._variable(step.node.name)
-            self._order[id(step)] = index
-            for each in step.reads:
-                self._readers.setdefault(each, []).append(index)
         others = [step for step in steps if step.node.type != INPUT]
         return signature, [*self._checks.lines(inputs, steps), *self._block(others)]
 
@@ -157,7 +151,7 @@ class MethodWriter:
                 lines += indented(self._block(steps[at + 1 : region.end]))
                 at = region.end + 1
                 continue
-            loop = rolled(steps, at, self._reader_text, self._count, self._readers_of)
+            loop = rolled(steps, at, self._reader_text, self._count, self._readers.of)
             if loop is not None:
                 lines += self._rolled(loop, steps[at : loop.end])
                 at = loop.end
@@ -170,12 +164,7 @@ class MethodWriter:
     def _by_mode(self, steps: list[Step]) -> list[str]:
         training = [step for step in steps if step.mode]
         other = [step for step in steps if not step.mode]
-        blocks = []
-        for group in (training, other):
-            inner = [replace(step, mode=None) for step in group]
-            for step, each in zip(group, inner, strict=True):
-                self._order[id(each)] = self._order[id(step)]
-            blocks.append(self._block(inner))
+        blocks = [self._block(self._changed(group, mode=None)) for group in (training, other)]
         mode = f"{self._self}.training"
         if not blocks[0]:
             return [f"if not {mode}:", *indented(blocks[1])]
@@ -186,21 +175,15 @@ class MethodWriter:
         when = steps[0].when
         assert when is not None  # noqa: S101
         condition, expected = when
-        last = self._order[id(steps[-1])]
         own = {step.node.name for step in steps}
-        inner = [replace(step, when=None) for step in steps]
-        for step, each in zip(steps, inner, strict=True):
-            self._order[id(each)] = self._order[id(step)]
+        inner = self._changed(steps, when=None)
         name = self._variables[condition.node]
         head = f"if {name}:" if expected else f"if {name} is False:"
         lines = [head, *indented(self._block(inner) or ["pass"])]
         outside = [
             self._variables[each]
             for each in own
-            if any(
-                index > last and self._steps[index].when != when
-                for index in self._readers.get(each, ())
-            )
+            if any(reader.when != when for reader in self._readers.after(each, steps[-1]))
         ]
         if outside:
             lines += ["else:", *indented(_without_value(sorted(outside)))]
@@ -211,7 +194,7 @@ class MethodWriter:
         item = self._namer.name(singular(loop.container.rpartition(".")[2]))
         lines = []
         for name, first in loop.carried.items():
-            read = {id(step) for step in self._readers_of(first)}
+            read = {id(step) for step in self._readers.of(first)}
             is_own = first not in self._inline and read <= {id(step) for step in originals}
             is_single = [*loop.carried.values()].count(first) == 1
             reads_it = any(first in step.reads for step in loop.steps)
@@ -222,8 +205,7 @@ class MethodWriter:
         self._rename(loop, steps)
         self._items[loop.first_item] = item
         inside: list[str] = []
-        for step, original in zip(loop.steps, originals, strict=True):
-            self._order[id(step)] = self._order[id(original)]
+        self._readers.put(loop.steps, originals)
         for at, step in enumerate(loop.steps):
             following = loop.steps[at + 1] if at + 1 < len(loop.steps) else None
             is_carried = step.node.name in loop.carried
@@ -241,14 +223,17 @@ class MethodWriter:
                 continue
             self._variables[step.node.name] = self._variables[name]
             # A value that is read outside of its iteration needs a variable.
-            own = {self._order[id(each)] for each in turn}
-            readers = self._readers.get(step.node.name, ())
-            outside = [each for each in readers if each not in own]
-            if outside:
-                self._readers.setdefault(name, []).extend(outside)
+            self._readers.take_over(name, step.node.name, turn)
 
-    def _readers_of(self, name: str) -> list[Step]:
-        return [self._steps[at] for at in self._readers.get(name, ())]
+    def _changed(self, steps: Sequence[Step], **fields: Any) -> list[Step]:
+        """Return steps with other fields, in the places of the given ones."""
+        changed = [replace(step, **fields) for step in steps]
+        self._readers.put(changed, steps)
+        return changed
+
+    @property
+    def _readers(self) -> Readers:
+        return self._statements.readers
 
     # --- steps ---
 
@@ -277,7 +262,7 @@ class MethodWriter:
             following is not None
             and following.mode is None
             and following.when is None
-            and self._readers.get(name) == [self._order[id(following)]]
+            and self._readers.is_only(name, following)
         )
 
     def _said(self, step: Step, value: Any) -> str:

@@ -10,6 +10,7 @@ from layergraph.ir.names import is_argument_name
 from layergraph_source.context import Context
 from layergraph_source.functions import IN_PLACE, FunctionWriter, operand
 from layergraph_source.literals import UnspeakableError
+from layergraph_source.readers import Readers
 from layergraph_source.regions import REGIONS
 from layergraph_source.steps import ByMode, Step
 
@@ -28,7 +29,7 @@ class StatementWriter:
         variables: for each node, the variable of its value.
         inline: for each node without a variable, the expression of its value.
         items: for each child that a loop calls, the variable of the loop.
-        readers: for each node that is read, the places of the steps that read it.
+        readers: the steps that read each value.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class StatementWriter:
         self.variables: dict[str, str] = {}
         self.inline: dict[str, str] = {}
         self.items: dict[str, str] = {}
-        self.readers: dict[str, list[int]] = {}
+        self.readers = Readers()
 
     def lines(self, step: Step) -> list[str]:
         """Return the statements of a step.
