@@ -15,6 +15,7 @@ from layergraph.torch2ir.tracing.called_functions import (
     CHANGING,
     changes_its_first_argument,
     open_code,
+    refuse_change_of_constant,
 )
 from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import TracedValue
@@ -62,7 +63,7 @@ class FunctionCalls:
         problem = ""
         try:
             lowered, named = run.to_literal(args), run.to_literal(kwargs) if kwargs else {}
-            run.refuse_change_of_constant(name, lowered)
+            refuse_change_of_constant(name, lowered)
         except CaptureError as error:
             self._stop_before_kernel(name, error)
             opened_code = open_code(func, args, kwargs)
@@ -78,7 +79,7 @@ class FunctionCalls:
         )
         if is_changing or name in _SHARING:
             run.unrecorded(self._snapshot.save, (*args, *kwargs.values()), {})
-        result = run.attempt(name, lean(func), args, kwargs, problem)
+        result = run.calls.attempt(name, lean(func), args, kwargs, problem)
         if result is NotImplemented:
             # Python asks the other operand next; this depends on types only, so there is nothing to
             # record.

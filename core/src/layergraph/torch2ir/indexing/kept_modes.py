@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from layergraph.errors import CaptureError
 from layergraph.tensors.memory import is_plain, places_of
-from layergraph.torch2ir.state.changes import are_one, are_the_same, fill
+from layergraph.torch2ir.state.same_objects import are_one, are_the_same, fill
 
 Modes = dict[str, bool | None]
 """From the path of a module to the mode that ``train()`` sets; None: it leaves the mode."""

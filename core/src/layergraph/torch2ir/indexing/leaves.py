@@ -9,7 +9,7 @@ import torch
 
 from layergraph.tensors.hidden_states import hidden_states
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
-from layergraph.torch2ir.state.changes import are_one, are_the_same
+from layergraph.torch2ir.state.same_objects import are_one, are_the_same
 
 
 def note_leaves(module_index: ModuleIndex) -> dict[ModuleInfo, bool]:

@@ -30,7 +30,7 @@ from layergraph.torch2ir.indexing.kept_modes import (
     tried_modes,
     unchanged_but_modes,
 )
-from layergraph.torch2ir.state.changes import fill
+from layergraph.torch2ir.state.same_objects import fill
 
 _CASTS = {
     "bfloat16": torch.bfloat16,

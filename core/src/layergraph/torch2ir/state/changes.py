@@ -11,15 +11,14 @@ from dataclasses import dataclass, replace
 from types import CodeType
 from typing import Any, Self
 
-import torch
 from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported
 from layergraph.functions.foreign import applied_class
-from layergraph.tensors.memory import lie_alike
 from layergraph.torch2ir.indexing.followed import OF_TORCH, PLAIN
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.indexing.reach import Label, Listener, Reach, Reached
+from layergraph.torch2ir.state.same_objects import are_one
 from layergraph.torch2ir.state.snapshots import Dicts, Keeper, keeper_of
 from layergraph.torch2ir.tracing.lines import line
 from layergraph.torch2ir.tracing.stand_ins import settled
@@ -377,38 +376,9 @@ def _difference(now: dict[Any, Any], was: dict[Any, Any]) -> object:
     return None
 
 
-def are_one(one: Any, other: Any) -> bool:
-    """Return whether two values are one object, tensors with one memory, or contain such pairs."""
-    if one is other or type(one) is not type(other):
-        return one is other
-    if isinstance(one, dict):
-        return are_the_same(one, other) or (
-            one.keys() == other.keys() and all(are_one(one[key], other[key]) for key in one)
-        )
-    if isinstance(one, list | tuple):
-        # The class may override ``__len__`` and ``__iter__``.
-        kind: Any = list if isinstance(one, list) else tuple
-        mine, others = [*kind.__iter__(one)], [*kind.__iter__(other)]
-        return len(mine) == len(others) and all(map(are_one, mine, others))
-    return isinstance(one, torch.Tensor) and lie_alike(one, other)
-
-
-def are_the_same(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
-    """Return whether two dicts hold the same objects in the same order; a quick check."""
-    if not one or not other:
-        return len(one) == len(other)
-    return list(one) == list(other) and all(map(operator.is_, one.values(), other.values()))
-
-
 def _as_known(now: dict[Any, Any], was: dict[Any, Any]) -> dict[Any, Any]:
     """Return a dict with old objects in place of new ones that :func:`are_one` finds equal."""
     return {
         key: was[key] if key in was and are_one(value, was[key]) else value
         for key, value in now.items()
     }
-
-
-def fill(holder: dict[Any, Any], contents: dict[Any, Any]) -> None:
-    """Replace the contents of a dict, in order."""
-    dict.clear(holder)
-    dict.update(holder, contents)

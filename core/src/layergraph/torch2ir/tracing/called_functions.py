@@ -9,8 +9,11 @@ from typing import Any
 
 from torch import nn
 
+from layergraph.errors import CaptureError
 from layergraph.functions.operations import OPERATIONS, changes_arguments
 from layergraph.functions.table import HANDING_OVER
+from layergraph.ir import Value
+from layergraph.torch2ir.tracing.module_call import StateRead
 
 CHANGING = frozenset({"inplace", "max_norm", "out"})
 """With these arguments, a function changes a tensor in place."""
@@ -71,3 +74,18 @@ def _is_code(value: Any) -> bool:
 
 def _never(*_: Any) -> bool:
     return False
+
+
+def refuse_change_of_constant(name: str, args: tuple[Value, ...]) -> None:
+    """Refuse an in-place function on a tensor that the model has not registered.
+
+    Raises:
+        CaptureError: the function changes such a tensor.
+    """
+    given = args[0] if args else None
+    is_constant = isinstance(given, StateRead) and given.key.startswith(":")
+    if is_constant and changes_its_first_argument(str(name)):
+        raise CaptureError(
+            f"{name} changes a tensor that the model has not registered; "
+            "register it with register_buffer"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from layergraph.errors import CaptureError, Unsupported, first_line
+from layergraph.torch2ir.indexing.leaves import assigned_states
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.tracing.lines import code_place, line_of
 from layergraph.torch2ir.tracing.recorder import Recorder
@@ -46,6 +47,19 @@ class RefusalLog:
         found = self._here(reason, line)
         if found not in self.refused:
             self.refused.append(found)
+
+    def add_assigned(self) -> None:
+        """Add a refusal for each hidden state that code assigned after the last call of its layer.
+
+        No later call of the run reads it, so the graph does not show the assignment.
+        """
+        for each in self._module_index:
+            for name in assigned_states(each):
+                self.add(
+                    f"it assigns {each.key(name)}, a hidden state, after the last call of "
+                    f"{each.path or 'the model'!r}; assign it before a call",
+                    "",
+                )
 
     def failed(self, name: str, error: Exception) -> None:
         """Record an error of a module or function; if the model catches it, capture fails."""

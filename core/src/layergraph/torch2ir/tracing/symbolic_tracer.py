@@ -25,7 +25,11 @@ from layergraph.torch2ir.results import opened
 from layergraph.torch2ir.state.generators import without_draws
 from layergraph.torch2ir.state.global_state import may_draw, may_layer_draw
 from layergraph.torch2ir.tracing.applied_functions import applied_functions
-from layergraph.torch2ir.tracing.called_functions import open_code, unnamed
+from layergraph.torch2ir.tracing.called_functions import (
+    open_code,
+    refuse_change_of_constant,
+    unnamed,
+)
 from layergraph.torch2ir.tracing.code_patches import named_functions
 from layergraph.torch2ir.tracing.module_call import Parameter, StateRead, Trace
 from layergraph.torch2ir.tracing.patches import ENTRIES, Patch
@@ -292,7 +296,7 @@ class SymbolicTracer(Tracer, TracerBase):
             # Symbols draw nothing; tell the state tracker that the real model draws here.
             self.state.drew()
         lowered = self.to_literal(args)
-        self.refuse_change_of_constant(name, lowered)
+        refuse_change_of_constant(name, lowered)
         return Proxy(self.recorder.call("function", name, lowered, self.to_literal(kwargs)), self)
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *_: Any) -> Any:

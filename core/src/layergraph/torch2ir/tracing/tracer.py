@@ -18,20 +18,19 @@ from layergraph.functions.names import Functions
 from layergraph.ir import Value
 from layergraph.literals import size_record, to_graph_literal
 from layergraph.tensors.state import Memory
-from layergraph.torch2ir.indexing.leaves import assigned_states, begin_runs
+from layergraph.torch2ir.indexing.leaves import begin_runs
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.state.changes import Change, Unchanged
 from layergraph.torch2ir.state.generators import foreign_generators
 from layergraph.torch2ir.state.global_state import GlobalState
 from layergraph.torch2ir.state.state_queries import state_queries
 from layergraph.torch2ir.state.watching import Watch
-from layergraph.torch2ir.tracing.called_functions import changes_its_first_argument
 from layergraph.torch2ir.tracing.code_patches import import_patches, module_patches
 from layergraph.torch2ir.tracing.environment import environment
 from layergraph.torch2ir.tracing.higher_order import higher_order_calls
 from layergraph.torch2ir.tracing.jagged import jagged_tensors
 from layergraph.torch2ir.tracing.lines import code_place, first_line_of
-from layergraph.torch2ir.tracing.module_call import Parameter, StateRead, Trace
+from layergraph.torch2ir.tracing.module_call import Parameter, Trace
 from layergraph.torch2ir.tracing.patches import Patch, Patcher, with_room_for
 from layergraph.torch2ir.tracing.reached_code import ReachedCode
 from layergraph.torch2ir.tracing.recorder import Recorder
@@ -148,7 +147,7 @@ class Tracer(WayOfTracing):
                 try:
                     self.call(model, args, kwargs)
                     self.compare_state(type(model), of_all=True)
-                    self._refuse_assigned()
+                    self.refusals.add_assigned()
                     self.refusals.succeeded()
                 except Exception as error:
                     raise_interrupt(error)
@@ -159,15 +158,6 @@ class Tracer(WayOfTracing):
         finally:
             self._thread = 0
             self.refusals.end()
-
-    def _refuse_assigned(self) -> None:
-        for each in self.module_index:
-            for name in assigned_states(each):
-                self.refusals.add(
-                    f"it assigns {each.key(name)}, a hidden state, after the last call of "
-                    f"{each.path or 'the model'!r}; assign it before a call",
-                    "",
-                )
 
     @property
     def changes(self) -> list[Change]:
@@ -290,14 +280,6 @@ class Tracer(WayOfTracing):
         args = (value, self.to_literal(result), code_place())
         self.recorder.call("function", "layergraph.assume", args, {})
 
-    def refuse_change_of_constant(self, name: str, args: tuple[Value, ...]) -> None:
-        """Refuse an in-place function on a tensor that the model has not registered."""
-        if args and changes_its_first_argument(str(name)) and _is_constant(args[0]):
-            raise CaptureError(
-                f"{name} changes a tensor that the model has not registered; "
-                "register it with register_buffer"
-            )
-
     def mode_read(self, module: nn.Module, training: bool) -> None:
         """Record that code reads ``training`` of a module."""
         module_info = self.module_index.get(module) if self.is_recording() else None
@@ -326,7 +308,3 @@ def _parameters(cls: Any) -> tuple[str, ...]:
         return tuple(inspect.signature(cls.forward).parameters)[1:]
     except (TypeError, ValueError, AttributeError):
         return ()
-
-
-def _is_constant(lowered: Value) -> bool:
-    return isinstance(lowered, StateRead) and lowered.key.startswith(":")
