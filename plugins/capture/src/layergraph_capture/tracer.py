@@ -14,10 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layergraph.errors import CaptureError
-from layergraph.functions.foreign import applied_class
-from layergraph.functions.names import Functions, method_of
-from layergraph.functions.operations import OPERATIONS, computes
+from layergraph.functions.names import Functions
 from layergraph.ir import Value
 from layergraph.literals import UnknownValueError, to_graph_literal
 from layergraph.tensors.state import Memory
@@ -27,29 +24,23 @@ from layergraph.torch2ir.indexing.leaves import (
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.state.watching import Watch
-from layergraph.torch2ir.tracing.called_functions import (
-    unnamed,
-)
 from layergraph.torch2ir.tracing.code_patches import named_functions, size_functions
 from layergraph.torch2ir.tracing.module_call import Trace, TracedValue
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.tracer import Tracer
 from layergraph_capture.arguments import tensors_in
 from layergraph_capture.function_calls import FunctionCalls
-from layergraph_capture.interception.applied import AppliedFunctions
 from layergraph_capture.interception.higher_order import HigherOrderCalls
 from layergraph_capture.interception.interceptors import unseen
 from layergraph_capture.interception.saved_tensors import (
     transforms_without_hooks,
 )
-from layergraph_capture.interception.set_data import REASON, SET_DATA, Assignments
-from layergraph_capture.interception.tensor_queries import Queries
+from layergraph_capture.interception.torch_calls import TorchCalls
 from layergraph_capture.interception.torch_modes import (
     FunctionMode,
     RecordingSwitch,
     WithoutFunctionMode,
 )
-from layergraph_capture.interception.unnamed import UnnamedCalls, takes_sizes
 from layergraph_capture.interception.watching import watching
 from layergraph_capture.leaf_calls import LeafCalls
 from layergraph_capture.loops.frame_state import keeps_list
@@ -60,13 +51,11 @@ from layergraph_capture.run_options import RunOptions
 from layergraph_capture.symbolic.conversions import ConversionPatches
 from layergraph_capture.symbolic.math_patches import MathPatches
 from layergraph_capture.symbolic.symbolic_int import SYMBOLIC_TYPES, SymbolicNumber
+from layergraph_capture.trackers.foreign_states import READS_FOREIGN
 from layergraph_capture.trackers.run_trackers import RunTrackers
 
 # Inside a region of the model, the region decides the answer; only the caller's mode is a decision.
 GRAD_MODE = "torch.is_grad_enabled"
-_AS_OPERATORS = {
-    f"torch.Tensor.__{name}__": f"operator.{name}" for name in "getitem setitem pow".split()
-}
 
 
 class EagerTracer(Tracer):
@@ -86,6 +75,7 @@ class EagerTracer(Tracer):
         sizes: makes symbolic sizes, and maps them to their values.
         devices: maps device objects to the tensors that they were read from.
         tensors: maps tensors to their values.
+        calls: makes the calls that torch's modes see.
         trains: the mode of each module before the run.
     """
 
@@ -114,32 +104,19 @@ class EagerTracer(Tracer):
         self.sizes, self.devices = trackers.sizes, trackers.devices
         self.tensors, self._snapshot = trackers.tensors, trackers.snapshot
         self._results = Results(self, options.objects)
-        self._queries = Queries(
-            self.recorder,
-            self.tensors,
-            self.sizes,
-            self.devices,
-            self.guards,
-            switch,
-            self._snapshot,
-            self.refuse,
-            self.to_literal,
-            options.values,
-            self.decisions,
-        ).table()
-        self._unnamed = UnnamedCalls(
-            self.recorder, self.tensors, switch, self._snapshot, self.refuse, self.attempt
-        )
-        self._assignments = Assignments(module_index, self.recorder, self.tensors, switch)
-        self._applied = AppliedFunctions(self.tensors, switch, self.refuse)
         self._higher_order = HigherOrderCalls(self)
         self._slices = ListSlices(module_index.reach)
         self._turns = TurnPatches(self.sizes, self._slices) if options.numbers_turns else None
         if options.numbers_turns:
             self.watch = Watch(self._slices.enter, self._slices.seen)
         lengths = () if self._turns is None else (self._turns.length,)
-        self._math = MathPatches(self.sizes, *lengths)
-        self._conversions = ConversionPatches(self.sizes, options.conversions)
+        slices = self._slices if options.numbers_turns else None
+        self.calls = TorchCalls(self, trackers, options.values, slices)
+        self._scope_patches = (
+            MathPatches(self.sizes, *lengths),
+            ConversionPatches(self.sizes, options.conversions),
+            *(() if self._turns is None else (self._turns,)),
+        )
         self._leaf_calls = LeafCalls(self, trackers.hidden, self._snapshot)
         self._function_calls = FunctionCalls(self, self._snapshot, self._turns, options.values)
         self.trains = note_leaves(module_index)
@@ -154,14 +131,9 @@ class EagerTracer(Tracer):
         try:
             with self.short_runs.watching():
                 trace = super().run()
-            if self._assignments.are_read_later():
-                self.refusals.add(f"{REASON} to one that is read later; assign a clone", "")
+            self.calls.refuse_late_reads()
             if self._trackers.foreign.drop(trace):
-                self.refusals.add(
-                    "it reads a hidden state of a layer that is not part of the model; register "
-                    "the layer in the model",
-                    "",
-                )
+                self.refusals.add(READS_FOREIGN, "")
             if self.refusals.refused:
                 raise self.refusals.error()
             self._complete(trace)
@@ -210,24 +182,22 @@ class EagerTracer(Tracer):
     def function_mode(self) -> FunctionMode:
         """Return a mode of torch that records functions."""
         off = self.watch.off
-        return FunctionMode(self.switch, off(self.torch_function), off(self.operation))
+        return FunctionMode(self.switch, off(self.torch_function), off(self.calls.operation))
 
     def patches(self) -> Iterator[Patch]:
         """See :class:`Tracer`."""
         # Import Dynamo before patching: it reads torch's functions, and would store the patched
         # ones.
         importlib.import_module("torch._dynamo")
-        yield from unseen(self, self.applied, self.region, self.tensors)
+        yield from unseen(self, self.calls.applied, self.region, self.tensors)
         yield from transforms_without_hooks()
         yield from named_functions(self)
         yield from size_functions(self)
 
     def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
         """See :class:`Tracer`."""
-        yield from self._math.of(members)
-        yield from self._conversions.of(members)
-        if self._turns is not None:
-            yield from self._turns.of(members)
+        for each in self._scope_patches:
+            yield from each.of(members)
 
     def region(self, name: str, *args: Value) -> TracedValue:
         """Record the enter or exit node of a region."""
@@ -248,25 +218,6 @@ class EagerTracer(Tracer):
         """See :class:`Tracer`."""
         return self._leaf_calls.call(module_info, original, args, kwargs)
 
-    def attempt(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        problem: str = "",
-    ) -> Any:
-        """Call a function without recording it, and record its error."""
-        call = self.unrecorded if applied_class(function) is None else self._applied.call
-        try:
-            return call(function, args, kwargs)
-        except Exception as error:
-            if problem and not isinstance(error, CaptureError):
-                # The refused construct may be the cause of the error.
-                self.refuse(problem)
-            self.refusals.failed(name, error)
-            raise
-
     def unrecorded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
@@ -277,11 +228,11 @@ class EagerTracer(Tracer):
 
     def renamed(self, result: Any) -> Any:
         """See :class:`Tracer`."""
-        return self.tensors.renamed(result)
+        return self._trackers.borders.renamed(result)
 
     def passed(self, args: Any, kwargs: Any) -> Any:
         """See :class:`Tracer`."""
-        return self.tensors.passed(args, kwargs)
+        return self._trackers.borders.passed(args, kwargs)
 
     def border(self, value: Any) -> Value:
         """See :class:`Tracer`. Values that a graph cannot hold are dropped: dataflow is enough."""
@@ -333,26 +284,9 @@ class EagerTracer(Tracer):
         finally:
             self.switch.calls_foreign = before
 
-    def applied(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Make and record a call of an autograd.Function."""
-        self.unrecorded(self._snapshot.save, args, {})
-        return self.named_function(func, args, kwargs)
-
     def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make and record a call of a function of torch."""
-        if self._turns is not None:
-            self._slices.note_call(args)
-        query = self._queries.get(func)
-        if query is not None:
-            return query(func, args, kwargs)
-        name = self.name_of(func)
-        if name is not None:
-            return self.function(name, func, args, kwargs)
-        if func == _SET_REQUIRES_GRAD and not self.tensors.is_state(args[0]):
-            return self.torch_function(torch.Tensor.requires_grad_, args, kwargs)
-        if func == SET_DATA and self._assignments.copies(args[0], args[1], self.function_mode):
-            return None
-        return self._unnamed.call(func, args, kwargs)
+        return self.calls.function(func, args, kwargs)
 
     def higher_order(
         self, name: str, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -360,45 +294,12 @@ class EagerTracer(Tracer):
         """See :class:`Tracer`."""
         return self._higher_order.call(name, original, args, kwargs)
 
-    def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Make and record a call of an operation of :data:`torch.ops`."""
-        if not computes(func):
-            return func(*args, **kwargs)
-        method = method_of(func) if args else None
-        if method is None:
-            return self.torch_function(func, args, kwargs)
-        gave = self.torch_function(method, args, kwargs)
-        # The method returns a Size or a tuple, the operation a list.
-        return list(gave) if isinstance(gave, tuple) else gave
-
     def aten(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make and record a call that only torch's dispatcher sees."""
-        if func is _LIFT_FRESH and self.tensors.is_new_made(args[0]):
-            return self.tensors.fresh(func, args[0])
-        name = self.functions.name_of(func)
-        if name is None:
-            reason = f"the operation {func}, which has no name in an IR"
-            if isinstance(func, OPERATIONS):
-                reason = unnamed(func)
-            return self._unnamed.refused(reason, func, args, kwargs)
-        if takes_sizes(func, args, kwargs):
-            self.tensors.guard_shapes(args, kwargs)
-        return self.function(name, func, args, kwargs)
-
-    def name_of(self, func: Any) -> str | None:
-        """Return the name under which a call of a function is recorded; None if it has none."""
-        name = self.functions.name_of(func)
-        return None if name is None else _AS_OPERATORS.get(name, name)
+        return self.calls.aten(func, args, kwargs)
 
     def function(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make and record a call of a function by its name."""
         if self.recorder.position >= self.short_runs.next_look:
             self.short_runs.look(self.recorder)
         return self._function_calls.call(name, func, args, kwargs)
-
-
-_SET_REQUIRES_GRAD = torch.Tensor.requires_grad.__set__  # type: ignore[attr-defined]
-
-# Torch calls this operation to make tensors from Python numbers. The tracer knows the origin of
-# each number, because it has seen the reads of sizes and tensors.
-_LIFT_FRESH = torch.ops.aten.lift_fresh.default

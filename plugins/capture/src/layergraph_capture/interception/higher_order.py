@@ -86,7 +86,7 @@ class HigherOrderCalls:
         named = {key: self._literal(each) for key, each in plan.kwargs.items()}
         with torch._C.DisableTorchFunction():
             before = versions(args, kwargs)
-        result = tracer.attempt(name, _eagerly, (original, plan.run or (args, kwargs)), {})
+        result = tracer.calls.attempt(name, _eagerly, (original, plan.run or (args, kwargs)), {})
         tracer.state.drew()
         value = tracer.recorder.call("function", name, lowered, named)
         if holds_no_tensor(result):

@@ -1,4 +1,4 @@
-"""Queries of tensors by model code: sizes, dtypes, devices and numbers."""
+"""Queries of tensors by model code: sizes, dtypes, devices and the grad mode."""
 
 from __future__ import annotations
 
@@ -10,43 +10,18 @@ from typing import Any
 
 import torch
 
-from layergraph.capturing import Values
 from layergraph.ir import Value
 from layergraph.literals import to_plain_literal
-from layergraph.torch2ir.tracing.lines import code_place, user_frame
+from layergraph.torch2ir.tracing.lines import user_frame
 from layergraph.torch2ir.tracing.module_call import Fact, StateRead, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.interception.torch_modes import RecordingSwitch
-from layergraph_capture.symbolic.sizes import Sizes
-from layergraph_capture.trackers.devices import Devices, compared_kinds
-from layergraph_capture.trackers.guards import Guards
+from layergraph_capture.trackers.devices import compared_kinds
 from layergraph_capture.trackers.ranks import Ranks
-from layergraph_capture.trackers.snapshot import StateSnapshot
-from layergraph_capture.trackers.tensors import Tensors
-from layergraph_capture.ways.decisions import ITEM, Decisions
+from layergraph_capture.trackers.run_trackers import RunTrackers
 
 Query = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
-
-# Through these, numbers leave torch, and torch does not see their further use.
-_LEAVING = ("numpy", "__array__", "data_ptr", "__dlpack__", "untyped_storage", "storage")
-
-# Functions that read numbers in a tensor.
-DATA_DEPENDENT_OPS: frozenset[Any] = frozenset(
-    {
-        torch.is_nonzero,
-        torch._assert,
-        torch._assert_async,
-        *(
-            getattr(torch.Tensor, name)
-            for name in (
-                *"__bool__ __complex__ __contains__ __float__ __format__ __index__ __int__".split(),
-                *"is_nonzero item tolist".split(),
-                *_LEAVING,
-            )
-        ),
-    }
-)
 
 # Facts that are the same for all tensors of graphs, or that need no guard.
 _UNASKED = (
@@ -58,49 +33,31 @@ _KINDS = ("is_inference", "is_meta")
 _DEVICES = {f"is_{kind}": kind for kind in "cpu cuda ipu mps mtia vulkan xpu".split()}
 
 
-class Queries:
-    """Answers queries of tensors, and records the guards for the answers.
+class TensorQueries:
+    """Answers queries of tensors that need no numbers, and records the guards for the answers.
 
     Args:
         recorder: records the reads.
-        tensors: maps tensors to their values.
-        sizes: makes symbolic numbers.
-        devices: maps device objects to the tensors that they were read from.
-        guards: records guards.
+        trackers: the trackers of the run.
         switch: turns recording off for a call.
-        snapshot: saves tensors of the model before they may change.
         refuse: records a refusal.
-        to_literal: returns an argument as a literal.
-        values: the treatment of code that depends on a number in a tensor.
-        decisions: answers decisions.
     """
 
     def __init__(
         self,
         recorder: Recorder,
-        tensors: Tensors,
-        sizes: Sizes,
-        devices: Devices,
-        guards: Guards,
+        trackers: RunTrackers,
         switch: RecordingSwitch,
-        snapshot: StateSnapshot,
         refuse: Callable[[str], None],
-        to_literal: Callable[[Any], Any],
-        values: Values,
-        decisions: Decisions,
     ) -> None:
         self._recorder = recorder
-        self._tensors = tensors
-        self._known = tensors.read
-        self._sizes = sizes
-        self._devices = devices
-        self._guards = guards
+        self._known = trackers.tensors.read
+        self._sizes = trackers.sizes
+        self._devices = trackers.devices
+        self._guards = trackers.guards
+        self._decisions = trackers.decisions
         self._answer = switch.unrecorded
-        self._snapshot = snapshot
         self._refuse = refuse
-        self._to_literal = to_literal
-        self._values = values
-        self._decisions = decisions
         self._ranks = Ranks()
         # The value of the old grad mode for each open region, by the ``id`` of its context object.
         self._regions: dict[int, tuple[object, TracedValue]] = {}
@@ -115,21 +72,11 @@ class Queries:
             tensor.__len__: self.length,
             tensor.device.__get__: self.device,
             torch._C._set_grad_enabled: self.grad_mode,
-            tensor.__bool__: self.truth,
-            torch.is_nonzero: self.truth,
-            tensor.is_nonzero: self.truth,
-            tensor.tolist: self.numbers,
-            tensor.__contains__: self.contains,
-            torch._assert: self.claim,
-            torch._assert_async: self.claim,
             tensor.grad.__get__: self.gradient,
             tensor.grad_fn.__get__: self.gradients,
             tensor.is_leaf.__get__: self.gradients,
             torch.is_inference: partial(self.kind, "torch.Tensor.is_inference"),
-            tensor.__format__: self.text,
         }
-        table |= dict.fromkeys((tensor.item, tensor.__int__, tensor.__float__), self.number)
-        table |= dict.fromkeys((tensor.__index__, tensor.__complex__), self.number)
         table |= dict.fromkeys((tensor.numel, tensor.nelement, torch.numel), self.numel)
         table |= dict.fromkeys((tensor.dim, tensor.ndimension, tensor.ndim.__get__), self.rank)
         for function in (
@@ -145,8 +92,6 @@ class Queries:
             torch.result_type,
         ):
             table[function] = self.dtype
-        for name in _LEAVING:
-            table[getattr(tensor, name)] = self.leaves_torch
         for name in _UNASKED:
             table[_function(name)] = self.nothing
         for name in _KINDS:
@@ -271,23 +216,6 @@ class Queries:
         self._guards.expect_call(target, (self._known(args[0]),), answer)
         return answer
 
-    def text(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Answer with a number as text, and guard it if it is formatted.
-
-        Code makes keys of integers: ``self.experts[f"expert_{index}"]``. A text without a format is
-        for printing, and code does not branch on it.
-        """
-        if args[1] or self._is_whole_number(args[0]):
-            return self.number(func, args, kwargs)
-        return self._answer(func, args, kwargs)
-
-    def _is_whole_number(self, tensor: torch.Tensor) -> bool:
-        known = partial(self._answer, kwargs={})
-        return known(torch.Tensor.dim, (tensor,)) == 0 and not (
-            known(torch.Tensor.is_floating_point, (tensor,))
-            or known(torch.Tensor.is_complex, (tensor,))
-        )
-
     def nothing(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Answer a query that needs no guard."""
         return self._answer(func, args, kwargs)
@@ -302,77 +230,6 @@ class Queries:
             # The first call returns the old mode.
             self._regions.setdefault(id(region), (region, value))
         self._decisions.is_in_region = region is None or bool(self._regions)
-        return self._answer(func, args, kwargs)
-
-    # --- numbers ---
-
-    def number(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Answer with a number of a tensor, such as ``item()``."""
-        answer = self._answer(func, args, kwargs)
-        if self._values == "both" and self._may_read(args[0]):
-            if type(answer) is bool:
-                return self._decided(args[0], answer)
-            if func is torch.Tensor.item and type(answer) in (int, float):
-                late = self._recorder.late()
-                return self._sizes.late(answer, late, ITEM, self._known(args[0]))
-        self._read_out(args[0], ITEM, self._answer(torch.Tensor.item, args[:1], {}))
-        return answer
-
-    def numbers(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Answer with all numbers of a tensor, such as ``tolist()``."""
-        answer = self._answer(func, args, kwargs)
-        self._read_out(args[0], "torch.Tensor.tolist", answer)
-        return answer
-
-    def truth(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Answer with the truth value of a tensor, a decision."""
-        answer: bool = self._answer(func, args, kwargs)
-        return self._decided(args[0], answer) if self._may_read(args[0]) else answer
-
-    def _decided(self, tensor: torch.Tensor, answer: bool) -> bool:
-        value = self._known(tensor)
-        if self._values == "both":
-            return self._decisions.truth(value, answer)
-        self._guards.expect_truth(value, answer)
-        return answer
-
-    def claim(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Answer an assertion. A condition that is no tensor was guarded by its comparison."""
-        if args and isinstance(args[0], torch.Tensor):
-            given = (self._known(args[0]), code_place())
-            self._recorder.call("function", "torch._assert", given, {})
-        return self._answer(func, args, kwargs)
-
-    def contains(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Answer whether a number is in a tensor."""
-        answer: bool = self._answer(func, args, kwargs)
-        name, given = "operator.contains", (self._known(args[0]), self._to_literal(args[1]))
-        if self._values == "both" and self._may_read(args[0]):
-            return self._decisions.result(name, given, {}, answer)
-        self._read_out(args[0], name, answer, given[1])
-        return answer
-
-    def _read_out(self, tensor: torch.Tensor, name: str, answer: object, *rest: Value) -> None:
-        if self._may_read(tensor):
-            self._guards.expect_call(name, (self._known(tensor), *rest), to_plain_literal(answer))
-
-    def _may_read(self, tensor: torch.Tensor) -> bool:
-        """Return whether a number read from a tensor becomes a guard; refuse a forbidden read."""
-        if self._tensors.is_fixed(self._known(tensor)):
-            return False
-        if self._values == "refuse":
-            self._refuse(
-                "a number that is read out of a tensor, on which the model may branch; convert "
-                "with values='both', the default, to capture both ways"
-            )
-            return False
-        return True
-
-    def leaves_torch(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Refuse a function that exposes memory, because code outside torch may change it."""
-        self._answer(self._snapshot.save, args[:1], {})
-        if not self._tensors.is_fixed(self._known(args[0])):
-            self._refuse(f"the result of {func.__name__}: torch does not see its use outside")
         return self._answer(func, args, kwargs)
 
 

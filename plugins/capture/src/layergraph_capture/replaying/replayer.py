@@ -17,7 +17,7 @@ from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, values_in
 from layergraph.torch2ir.tracing.other_mode import Changed, ModeReading, OtherMode, Replaced
 from layergraph.undo import raise_interrupt
 from layergraph_capture.arguments import tensors_in
-from layergraph_capture.interception.tensor_queries import DATA_DEPENDENT_OPS
+from layergraph_capture.interception.number_queries import DATA_DEPENDENT_OPS
 from layergraph_capture.replaying.abstract_values import AbstractValues, metadata_of
 from layergraph_capture.replaying.rerecord import Rerecording
 from layergraph_capture.replaying.stand_ins import with_memory
@@ -163,7 +163,7 @@ class Replayer:
         if not matches(step.given, given):
             return self._other_function(step, func, args, kwargs)
         if self._tainted and self._done <= self._telling:
-            is_tainted = self._propagate_taint(step, self._run.name_of(func))
+            is_tainted = self._propagate_taint(step, self._run.calls.name_of(func))
             if is_tainted and func in VALUE_DEPENDENT_OPS:
                 self.diverge()
         return freeze(step.gave)
@@ -171,7 +171,7 @@ class Replayer:
     def _other_function(
         self, step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        name, call = self._run.name_of(func), step.call
+        name, call = self._run.calls.name_of(func), step.call
         if name is None or call is None or call.target != name:
             self.diverge()
         self._require(not _changes(name, kwargs))

@@ -24,6 +24,11 @@ from layergraph.torch2ir.tracing.module_call import (
     calls_in,
 )
 
+READS_FOREIGN = (
+    "it reads a hidden state of a layer that is not part of the model; register the layer in the "
+    "model"
+)
+
 
 class ForeignStates:
     """Recognizes the hidden states of other models, and drops computations from these states alone.

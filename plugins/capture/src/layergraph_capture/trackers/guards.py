@@ -5,14 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from layergraph.ir import Value
+from layergraph.ir.values import leaves
 from layergraph.tensors.memory import version
 from layergraph.torch2ir.tracing.lines import code_place
-from layergraph.torch2ir.tracing.module_call import ModuleCall, TracedValue
+from layergraph.torch2ir.tracing.module_call import ModuleCall, StateRead, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.trackers.changed_memory import ChangedMemory
 
 # Functions whose results change with the numbers in a tensor.
 _NUMBERS = frozenset("allclose contains equal is_nonzero item tolist".split())
+
+# Functions whose results depend on their arguments only.
+_FIXED = frozenset(
+    {
+        *(f"torch.{name}" for name in "arange clone eye full linspace ones tensor zeros".split()),
+        *(f"torch.Tensor.{name}" for name in "add div mul sub neg unbind view reshape to".split()),
+        "operator.getitem",
+    }
+)
 
 
 class Guards:
@@ -58,6 +68,21 @@ class Guards:
         ):
             self.changes_in_place = True
             self.changed.add(given)
+
+    def is_fixed(self, value: Value) -> bool:
+        """Return whether a value is the same for all inputs and all states of the model."""
+        pending = [value]
+        seen: set[TracedValue] = set()
+        while pending and not self.changes_in_place:
+            leaf = pending.pop()
+            if isinstance(leaf, StateRead) and not leaf.key.startswith(":"):
+                return False
+            if isinstance(leaf, TracedValue) and leaf not in seen:
+                seen.add(leaf)
+                if leaf.call is None or leaf.call.target not in _FIXED:
+                    return False
+                pending += leaves(leaf.call.args, leaf.call.kwargs)
+        return not pending
 
     def is_new(self, key: Any) -> bool:
         """Return whether the current module call and those around it have no such guard yet."""

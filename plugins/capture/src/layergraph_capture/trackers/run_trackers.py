@@ -7,6 +7,7 @@ from layergraph_capture.interception.torch_modes import RecordingSwitch
 from layergraph_capture.loops.frame_state import PlainStates
 from layergraph_capture.run_options import RunOptions
 from layergraph_capture.symbolic.sizes import Sizes
+from layergraph_capture.trackers.borders import Borders
 from layergraph_capture.trackers.devices import Devices
 from layergraph_capture.trackers.foreign_states import ForeignStates
 from layergraph_capture.trackers.guards import Guards
@@ -33,6 +34,7 @@ class RunTrackers:
         foreign: finds layers outside the model.
         snapshot: saves tensors of the model before they may change.
         tensors: maps tensors to their values.
+        borders: gives the model aliases of tensors that cross the border of a module call.
         hidden: maps the hidden states of layers to values.
     """
 
@@ -61,4 +63,5 @@ class RunTrackers:
             self.foreign,
             self.snapshot,
         )
+        self.borders = Borders(recorder, self.tensors)
         self.hidden = HiddenStates(recorder, self.tensors, tracer.to_literal)

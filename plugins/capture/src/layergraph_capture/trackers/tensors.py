@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from layergraph.ir import Symbol, Value
-from layergraph.ir.values import leaves
 from layergraph.literals import UnknownValueError
 from layergraph.tensors.memory import is_plain, owns_its_storage, unsuitable, version
 from layergraph.tensors.state import UnrunnableError, indescribable
@@ -21,20 +20,10 @@ from layergraph.torch2ir.tracing.state_tensors import StateTensors
 from layergraph_capture.arguments import element, tensors_in
 from layergraph_capture.binding import LazyElement
 from layergraph_capture.interception.torch_modes import RecordingSwitch
-from layergraph_capture.symbolic.sizes import GETITEM
 from layergraph_capture.trackers.constants import Constants
 from layergraph_capture.trackers.foreign_states import ForeignStates
 from layergraph_capture.trackers.guards import Guards
 from layergraph_capture.trackers.snapshot import StateSnapshot
-
-# Functions whose results depend on their arguments only.
-_FIXED = frozenset(
-    {
-        *(f"torch.{name}" for name in "arange clone eye full linspace ones tensor zeros".split()),
-        *(f"torch.Tensor.{name}" for name in "add div mul sub neg unbind view reshape to".split()),
-        GETITEM,
-    }
-)
 
 
 class Tensors:
@@ -190,40 +179,6 @@ class Tensors:
         self.bind(alias, value)
         return alias
 
-    # --- borders of module calls ---
-
-    def renamed(self, result: Any) -> Any:
-        """See :meth:`Tracer.renamed`."""
-        if type(result) is tuple:
-            renamed = [self.renamed(each) for each in result]
-            return result if _are_same(renamed, result) else tuple(renamed)
-        if isinstance(result, torch.Tensor):
-            value = self.value_of(result)
-            if value is not None and not self._recorder.is_inside(value):
-                return self.alias(result, self._recorder.call("same", "", (value,), {}))
-        return result
-
-    def passed(self, args: Any, kwargs: Any) -> Any:
-        """See :meth:`Tracer.passed`."""
-        aliases: dict[int, torch.Tensor] = {}
-        return self._passed(args, aliases), self._passed(kwargs, aliases)
-
-    def _passed(self, given: Any, aliases: dict[int, torch.Tensor]) -> Any:
-        kind = type(given)
-        if isinstance(given, torch.Tensor):
-            key = None if self.value_of(given) else self._state.keys.get(id(given))
-            if key is not None and id(given) not in aliases:
-                value = self._recorder.call("state", key, (), {})
-                aliases[id(given)] = self.alias(given, value)
-            return aliases.get(id(given), given)
-        if kind is tuple or kind is list:
-            inside = [self._passed(each, aliases) for each in given]
-            return given if _are_same(inside, given) else kind(inside)
-        if kind is dict:
-            by_name = {key: self._passed(each, aliases) for key, each in given.items()}
-            return given if _are_same(by_name.values(), given.values()) else by_name
-        return given
-
     # --- results ---
 
     def bound(self, result: Any, value: TracedValue, before: dict[int, int]) -> Any:
@@ -261,7 +216,7 @@ class Tensors:
             return result
         items = list(result.items() if isinstance(result, dict) else enumerate(result))
         parts = [self._parts(item, late, element(late, whole, key), before) for key, item in items]
-        if type(result) not in (tuple, list) or _are_same(parts, result):
+        if type(result) not in (tuple, list) or are_same(parts, result):
             return result
         return type(result)(parts)
 
@@ -278,21 +233,6 @@ class Tensors:
         return result
 
     # --- what the graph depends on ---
-
-    def is_fixed(self, value: Value) -> bool:
-        """Return whether a value is the same for all inputs and all states of the model."""
-        pending = [value]
-        seen: set[TracedValue] = set()
-        while pending and not self._guards.changes_in_place:
-            leaf = pending.pop()
-            if isinstance(leaf, StateRead) and not leaf.key.startswith(":"):
-                return False
-            if isinstance(leaf, TracedValue) and leaf not in seen:
-                seen.add(leaf)
-                if leaf.call is None or leaf.call.target not in _FIXED:
-                    return False
-                pending += leaves(leaf.call.args, leaf.call.kwargs)
-        return not pending
 
     def guard_shapes(self, args: Any, kwargs: Any) -> None:
         """Guard the shapes of tensors, because the graph depends on them."""
@@ -320,7 +260,7 @@ def _shape(tensor: torch.Tensor) -> tuple[int, ...]:
     return tuple(tensor.shape)
 
 
-def _are_same(ones: Any, others: Any) -> bool:
+def are_same(ones: Any, others: Any) -> bool:
     """Return whether two sequences hold the same objects."""
     return all(one is other for one, other in zip(ones, others, strict=True))
 
