@@ -8,11 +8,11 @@ layer. Weights stay in the state dict.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from layergraph.errors import ArgumentError
-from layergraph.ir import FUNCTION, Ir, Node, Ref, check, graph_from_nodes
+from layergraph.ir import FUNCTION, Edge, Graph, Ir, Node, Ref, check
 from layergraph.ir.graph import MODULE
 
 # The fields of our implementations that theirs keep as attributes.
@@ -201,7 +201,7 @@ def _ours(name: str, theirs: dict[str, Any]) -> dict[str, Any]:
     before: dict[str, list[str]] = {}
     for src, dst in pairs:
         before.setdefault(dst, []).append(src)
-    order = _in_order(nodes, before)
+    order = _in_order(nodes, pairs)
     form["nodes"] = {
         each: _our_node(each, nodes[each], before.get(each, []), f"{place}, node {each!r}")
         for each in order
@@ -234,10 +234,11 @@ def _reads(node: dict[str, Any]) -> list[str]:
     return [each.node for each in node.get(_ARGS, ())]
 
 
-def _in_order(nodes: Iterable[str], before: Mapping[str, Sequence[str]]) -> list[str]:
+def _in_order(nodes: Iterable[str], pairs: Iterable[tuple[str, str]]) -> list[str]:
     """Sort nodes topologically, and keep the given order where the edges allow it."""
-    graph = graph_from_nodes(
-        Node(name, FUNCTION, name, tuple(map(Ref, before.get(name, ())))) for name in nodes
+    graph = Graph(
+        nodes={name: Node(name, FUNCTION, name) for name in nodes},
+        edges={each: Edge(*each) for each in pairs},
     )
     order = [node.name for node in graph.in_execution_order()]
     left = set(graph.nodes).difference(order)

@@ -14,13 +14,19 @@ from layergraph.hook_types.formats import Format
 from layergraph.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from layergraph_nir.graph import UnsupportedError
     from layergraph_nir.modules import reset
     from layergraph_nir.reading import from_nir
     from layergraph_nir.writing import to_nir
 
-__all__ = ["from_nir", "reset", "to_nir"]
+__all__ = ["UnsupportedError", "from_nir", "reset", "to_nir"]
 
-_HOMES = {"from_nir": "reading", "reset": "modules", "to_nir": "writing"}
+_HOMES = {
+    "UnsupportedError": "graph",
+    "from_nir": "reading",
+    "reset": "modules",
+    "to_nir": "writing",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from layergraph.ir import FUNCTION, Node, Ref, graph_from_nodes
+from layergraph.ir import FUNCTION, Edge, Graph, Node
 
-Edge = tuple[str, str]
+Pair = tuple[str, str]
 
 
 def delayed_edges(
-    nodes: Iterable[str], edges: Sequence[Edge], keeps_state: Collection[str]
-) -> set[Edge]:
+    nodes: Iterable[str], edges: Sequence[Pair], keeps_state: Collection[str]
+) -> set[Pair]:
     """Return the edges that carry the value of the previous time step; the others form no cycle.
 
     NIR describes continuous time and does not mark these edges. We take the back edges of a
@@ -46,7 +46,7 @@ def delayed_edges(
     return found
 
 
-def _back_edges(nodes: Iterable[str], after: dict[str, list[str]]) -> list[Edge]:
+def _back_edges(nodes: Iterable[str], after: dict[str, list[str]]) -> list[Pair]:
     """Return the back edges of a depth-first search: those to a node on the current path."""
     done: set[str] = set()
     found = []
@@ -71,17 +71,15 @@ def _back_edges(nodes: Iterable[str], after: dict[str, list[str]]) -> list[Edge]
     return found
 
 
-def in_order(nodes: Sequence[str], edges: Iterable[Edge]) -> list[str]:
+def in_order(nodes: Sequence[str], edges: Iterable[Pair]) -> list[str]:
     """Sort nodes topologically, and keep the given order where the edges allow it.
 
     Args:
         nodes: the nodes.
         edges: edges that form no cycle.
     """
-    before: dict[str, list[str]] = {}
-    for src, dst in edges:
-        before.setdefault(dst, []).append(src)
-    graph = graph_from_nodes(
-        Node(name, FUNCTION, name, tuple(map(Ref, before.get(name, ())))) for name in nodes
+    graph = Graph(
+        nodes={name: Node(name, FUNCTION, name) for name in nodes},
+        edges={each: Edge(*each) for each in edges},
     )
     return [node.name for node in graph.in_execution_order()]

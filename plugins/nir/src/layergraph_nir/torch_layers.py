@@ -240,7 +240,7 @@ def lower_feedback(step: Step, backend: NirBackend) -> Any:
     return value
 
 
-_ADD = [f"{home}.{name}" for name in ("add", "iadd") for home in ("operator",)]
+_ADD = ["operator.add", "operator.iadd", "torch.add", "torch.Tensor.add"]
 _MUL = ["operator.mul", "operator.imul", "torch.mul", "torch.Tensor.mul", "torch.multiply"]
 _RESHAPE = ["torch.reshape", "torch.Tensor.reshape", "torch.Tensor.view"]
 _DROPOUTS = "dropout dropout1d dropout2d dropout3d alphadropout featurealphadropout".split()
@@ -257,7 +257,7 @@ ROWS = [
     ),
     Lowering("nir", lower_reshape, functions=_RESHAPE),
     Lowering("nir", lower_identity, layers=["identity", *_DROPOUTS]),
-    Lowering("nir", lower_add, functions=[*_ADD, "torch.add", "torch.Tensor.add"]),
+    Lowering("nir", lower_add, functions=_ADD),
     Lowering("nir", lower_mul, functions=_MUL),
     Lowering("nir", lower_primitive, layers=list(PRIMITIVES)),
     Lowering("nir", lower_feedback, layers=["nir_feedback"]),
