@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from layergraph.functions.table import by_name
-from layergraph.ir2torch.graph import TUPLES_OF_TORCH
-from layergraph.literals import RECORD_NAMES
+from layergraph.ir2torch.graph import _TUPLES_OF_TORCH
+from layergraph.literals import _OF_TORCH, OUTPUT_CLASS, SIZE
 from layergraph_files.values import _OBJECTS
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -19,7 +19,7 @@ THREATS = (DOCS / "explanation/threat-model.md").read_text()
 SCHEMA = json.loads((DOCS / "reference/file-format.schema.json").read_text())
 
 VALUES = [key for key, _, _ in _OBJECTS.values()]
-RECORDS = [*RECORD_NAMES, *[cls.__name__ for cls in TUPLES_OF_TORCH]]
+RECORDS = [SIZE, _OF_TORCH, OUTPUT_CLASS, *[cls.__name__ for cls in _TUPLES_OF_TORCH]]
 FUNCTIONS = sorted(name for name in by_name() if name.startswith("layergraph."))
 # A graph gives these what the caller passes, and reads or changes it by attributes.
 OF_OBJECTS = sorted(

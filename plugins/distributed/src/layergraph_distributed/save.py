@@ -27,18 +27,20 @@ from layergraph.tensors.memory import numbers_of, unsuitable
 from layergraph_distributed.agreement import Agreement
 from layergraph_distributed.parts import is_first_copy, local_of, placed, ranks_of, region_of
 from layergraph_files.atomic import Written, writing
-from layergraph_files.build import disguised
 from layergraph_files.parse_errors import PathName, reading, shown
 from layergraph_files.paths import to_path
 from layergraph_files.regions import Region, spans, whole
 from layergraph_files.save import (
     Item,
     Prepared,
+    check_cast,
     files_of,
     header_of,
     is_same,
+    item_like,
     prepare,
     shards_of,
+    unlike,
     write_index,
 )
 from layergraph_files.shards import obsolete
@@ -165,27 +167,21 @@ class _Saving:
         weights: dict[str, Item] = {}
         for names in names_of(wanted).values():
             key, like = names[0], wanted[names[0]]
-            stored = disguised(like)
-            item = Item(str(stored.dtype).removeprefix("torch."), tuple(stored.shape), b"")
-            weights[key] = item
-            given = [state_dict[name] for name in names if name in state_dict]
+            item = weights[key] = item_like(like, b"")
+            given = {name: state_dict[name] for name in names if name in state_dict}
             if not given:
                 continue
-            first = given[0]
-            for each in given[1:]:
+            first = next(iter(given.values()))
+            for name, each in given.items():
                 if not _is_same(first, each):
-                    raise StateError(
-                        f"{' and '.join(map(repr, names))} are one tensor in the model, but differ "
-                        "in the state dict; give one of them"
-                    )
-            if not torch.can_cast(first.dtype, like.dtype):
-                raise StateError(f"{key!r} is of {first.dtype} where {like.dtype} is wanted")
+                    raise unlike(key, name)
+            check_cast(key, first.dtype, like.dtype)
             region = region_of(key, first)
             if region is not None and len(item.shape) > like.ndim:
                 region = [*region, *whole(item.shape[-1:])]
             if region is not None and is_first_copy(first):
-                local, width, ranks = local_of(first), stored.element_size(), ranks_of(first)
-                self._own[key] = _Own(local, like.dtype, item.shape, width, region, ranks)
+                local, ranks = local_of(first), ranks_of(first)
+                self._own[key] = _Own(local, like.dtype, item.shape, item.width, region, ranks)
         return weights, list(lacking)
 
     def compare(self, target: Path, told: list[tuple[str, list[str]]]) -> None:

@@ -65,8 +65,13 @@ class Item:
     @property
     def length(self) -> int:
         """Return its size in bytes."""
+        return math.prod(self.shape) * self.width
+
+    @property
+    def width(self) -> int:
+        """Return the size of one element in bytes."""
         width: int = getattr(torch, self.dtype).itemsize
-        return math.prod(self.shape) * width
+        return width
 
     def give(self, receive: Callable[[bytes | memoryview], object]) -> None:
         """Pass the bytes to a function. Only this tensor is then in memory twice."""
@@ -238,16 +243,40 @@ def weights_of(ir: Ir, state_dict: Mapping[str, torch.Tensor]) -> dict[str, Item
             if each.is_meta:
                 raise StateError(f"{name!r} is on the meta device and has no values")
             if not is_same(tensor, each):
-                raise StateError(
-                    f"{names[0]!r} and {name!r} are one tensor in the model, but differ in the "
-                    "state dict; give one of them"
-                )
-        if not torch.can_cast(tensor.dtype, like.dtype):
-            raise StateError(f"{names[0]!r} is of {tensor.dtype} where {like.dtype} is wanted")
-        stored = disguised(like)
-        dtype = str(stored.dtype).removeprefix("torch.")
-        weights[names[0]] = Item(dtype, tuple(stored.shape), tensor, like.dtype)
+                raise unlike(names[0], name)
+        check_cast(names[0], tensor.dtype, like.dtype)
+        weights[names[0]] = item_like(like, tensor)
     return weights
+
+
+def unlike(one: str, other: str) -> StateError:
+    """Return the error for two keys of one tensor that have different values."""
+    return StateError(
+        f"{one!r} and {other!r} are one tensor in the model, but differ in the state dict; give "
+        "one of them"
+    )
+
+
+def check_cast(key: str, dtype: torch.dtype, wanted: torch.dtype) -> None:
+    """Check that the numbers of a state dict can be cast to those of the model.
+
+    Raises:
+        StateError: they are of another kind.
+    """
+    if not torch.can_cast(dtype, wanted):
+        raise StateError(f"{key!r} is of {dtype} where {wanted} is wanted")
+
+
+def item_like(like: torch.Tensor, source: torch.Tensor | bytes) -> Item:
+    """Return a tensor of the model as it is written.
+
+    Args:
+        like: the tensor of the model.
+        source: the values to write; empty if they are written apart.
+    """
+    stored = disguised(like)
+    dtype = str(stored.dtype).removeprefix("torch.")
+    return Item(dtype, tuple(stored.shape), source, like.dtype)
 
 
 def is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
