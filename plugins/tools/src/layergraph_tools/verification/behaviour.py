@@ -24,7 +24,7 @@ from layergraph_tools.verification.comparison import (
 from layergraph_tools.verification.inputs import Inputs, changed, tensors_of
 from layergraph_tools.verification.round_trip import RoundTrip, SkippedError, described
 from layergraph_tools.verification.structure import compare_descriptions
-from layergraph_tools.verification.subject import Subject, called_as_it_is
+from layergraph_tools.verification.subject import Subject, called_as_it_is, state_of
 from layergraph_tools.verification.surroundings import (
     OTHER_SETTINGS,
     Surroundings,
@@ -67,7 +67,7 @@ def through_a_file(trip: RoundTrip) -> str:
         path = Path(folder) / "model.safetensors"
         save(trip.captured(), path, trip.model.state_dict())
         loaded = Subject(load_model(path, device=trip.device), trip.model, trip.devices)
-        compared = compare(_state(trip.model), dict(loaded.state()), exact=True)
+        compared = compare(state_of(trip.model), dict(loaded.state()), exact=True)
         compare_descriptions(original.state(), loaded.state())
         # The alignment of a weight decides how the kernel for an input of one row rounds.
         _compare_places(original.state(), loaded.state())
@@ -227,11 +227,6 @@ def _on_other_inputs(trip: RoundTrip, inputs: Inputs) -> str:
             if trip.accepts(subject(), inputs):
                 raise DifferenceError(f"{refusal}; {name} accepts them") from None
         raise
-
-
-def _state(module: nn.Module) -> dict[str, object]:
-    found = module.state_dict(keep_vars=True)
-    return {key: value for key, value in found.items() if isinstance(value, torch.Tensor)}
 
 
 def _compare_places(was: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> None:

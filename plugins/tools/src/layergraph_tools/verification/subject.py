@@ -19,6 +19,12 @@ from layergraph_tools.verification.inputs import Inputs, copied
 from layergraph_tools.verification.surroundings import seed, settings_restored, state
 
 
+def state_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the tensors of the state dict of a module, not detached."""
+    found = module.state_dict(keep_vars=True)
+    return {key: value for key, value in found.items() if isinstance(value, torch.Tensor)}
+
+
 class Subject:
     """A model that is reset to its first state before each run.
 
@@ -44,8 +50,7 @@ class Subject:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return the tensors of the state dict, not detached."""
-        found = self.module.state_dict(keep_vars=True)
-        return {key: value for key, value in found.items() if isinstance(value, torch.Tensor)}
+        return state_of(self.module)
 
     def ties(self) -> set[frozenset[str]]:
         """Return the keys of each tensor that has several keys."""
