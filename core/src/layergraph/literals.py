@@ -127,8 +127,6 @@ SIZE = "torch.Size"
 OUTPUT_CLASS = "layergraph.outputs."
 """The prefix in the names of records that stand for an :class:`~layergraph.outputs.Output`."""
 _OF_TORCH = "torch.return_types"
-RECORD_NAMES = (SIZE, _OF_TORCH, OUTPUT_CLASS)
-"""The names, or their beginnings, of records that are no named tuples made under their name."""
 
 
 def record_of(kind: type) -> tuple[str, tuple[str, ...]] | None:

@@ -327,14 +327,14 @@ copyreg.pickle(OutputClass, reduce_class)  # type: ignore[arg-type]
 
 # The named tuples of torch that a record with the same name and fields stands for, and the function
 # that makes each.
-TUPLES_OF_TORCH: dict[Any, Any] = {PackedSequence: packed_sequence}
+_TUPLES_OF_TORCH: dict[Any, Any] = {PackedSequence: packed_sequence}
 
 
 def _record_class(
     record: Record, values: tuple[Any, ...], place: Place
 ) -> tuple[Any, tuple[Any, ...]]:
     """Return the callable that makes a record, and its arguments."""
-    for known, made_by in TUPLES_OF_TORCH.items():
+    for known, made_by in _TUPLES_OF_TORCH.items():
         if record.type == known.__name__ and tuple(record.fields) == known._fields:
             return made_by, values
     try:
