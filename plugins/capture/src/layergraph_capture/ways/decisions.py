@@ -131,12 +131,7 @@ class Decisions:
                 return answer
             number = len(self.made)
             self.is_size_forced |= number < len(self._answers) and self._answers[number] != answer
-        made = len(self.made)
-        answer = self._decided(name, args, {}, answer, is_by_size=True)
-        if is_branch and len(self.made) > made:
-            self.made[-1] = replace(self.made[-1], is_branch=True)
-            self._branches += 1
-        return answer
+        return self._decided(name, args, {}, answer, is_by_size=True, is_branch=is_branch)
 
     def is_known(self, name: str, args: tuple[Value, ...]) -> bool:
         """Return whether the run has already decided by such a comparison."""
@@ -159,11 +154,14 @@ class Decisions:
         answer: bool,
         *,
         is_by_size: bool = False,
+        is_branch: bool = False,
     ) -> bool:
         key = self._key(name, args, kwargs)
         if self._replayed is not None:
             return self._answered_before(key)
-        answer = self._answer_to(name, args, kwargs, answer, is_by_size=is_by_size)
+        answer = self._answer_to(
+            name, args, kwargs, answer, is_by_size=is_by_size, is_branch=is_branch
+        )
         self._said.setdefault(key, []).append(answer)
         return answer
 
@@ -192,6 +190,7 @@ class Decisions:
         answer: bool,
         *,
         is_by_size: bool,
+        is_branch: bool,
     ) -> bool:
         self._asked += 1
         if self._answers and self._asked > MAX_QUESTIONS:
@@ -210,7 +209,8 @@ class Decisions:
         where = code_place()
         given = (*args, where) if name == TRUTH else args
         condition = self._recorder.call("function", name, given, kwargs)
-        self.made.append(Decision(condition, answer, where, is_by_size))
+        self.made.append(Decision(condition, answer, where, is_by_size, is_branch=is_branch))
+        self._branches += is_branch
         if question:
             self._known[question] = answer
         return answer
