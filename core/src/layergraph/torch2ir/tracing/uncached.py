@@ -93,23 +93,29 @@ def _key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _holds(kinds: frozenset[type], value: Any) -> bool:
-    """Return whether a value, or an item of its containers, has one of the types."""
-    if isinstance(value, dict):
-        return any(_holds(kinds, each) for each in (*value, *value.values()))
-    if isinstance(value, tuple | frozenset):
-        return any(_holds(kinds, each) for each in value)
-    return type(value) in kinds or isinstance(value, torch.Tensor | nn.Module)
+    """Return whether a value, or an item of its containers, is a tensor or has one of the types."""
+    return (
+        type(value) in kinds
+        or isinstance(value, _TENSORS)
+        or any(_holds(kinds, each) for each in _items(value))
+    )
 
 
 def _holds_tensors(value: Any, depth: int) -> bool:
-    if isinstance(value, torch.Tensor | nn.Module):
-        return True
-    if not depth:
-        return False
-    if isinstance(value, dict):
-        inside = [*value, *value.values()]
-    elif isinstance(value, list | tuple | set | frozenset):
-        inside = [*value]
-    else:
-        inside = [*getattr(value, "__dict__", {}).values()] if not isinstance(value, type) else []
+    """Return whether a value, an item or an attribute of it is a tensor, at most so deep inside."""
+    if isinstance(value, _TENSORS) or not depth:
+        return isinstance(value, _TENSORS)
+    inside = _items(value)
+    if not isinstance(value, (*_CONTAINERS, type)):
+        inside = [*getattr(value, "__dict__", {}).values()]
     return any(_holds_tensors(each, depth - 1) for each in inside)
+
+
+_TENSORS = (torch.Tensor, nn.Module)
+_CONTAINERS = (dict, list, tuple, set, frozenset)
+
+
+def _items(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return [*value] if isinstance(value, _CONTAINERS) else []
