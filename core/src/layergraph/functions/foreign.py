@@ -55,8 +55,8 @@ def callable_of(function: Any) -> Function:
     return function  # type: ignore[no-any-return]
 
 
-def full_name(cls: type) -> str:
-    """Return the module and the qualified name of a class."""
+def full_name(cls: Any) -> str:
+    """Return the module and the qualified name of a class or a function."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from layergraph.ir.graph import BODY, FUNCTION, INPUT, OUTPUT, STATE, Graph, Implementation, Node
 from layergraph.ir.mapping import Implementations
@@ -103,17 +104,27 @@ def _text(node: Node, given: str) -> str:
     return f"{node.name} = {node.type} {node.implementation}({given})"
 
 
-def value_text(value: Value) -> str:
-    """Return the text of a plain value, with references and symbols as bare names."""
-    if type(value) is Record:
-        fields = ", ".join(f"{name}={value_text(item)}" for name, item in value.fields.items())
-        return f"{value.type}({fields})"
-    return repr(map_leaves(_leaf, value))
-
-
-def _leaf(leaf: Value) -> Value:
+def _name_of(leaf: Value) -> str | None:
     if type(leaf) is Ref:
-        return _Bare(leaf.node)
+        return leaf.node
     if type(leaf) is Body:
-        return _Bare(f"{BODY} {leaf.implementation}")
-    return _Bare(leaf.name) if type(leaf) is Symbol else leaf
+        return f"{BODY} {leaf.implementation}"
+    return leaf.name if type(leaf) is Symbol else None
+
+
+def value_text(value: Any, bare: Callable[[Any], str | None] = _name_of) -> str:
+    """Return the text of a plain value, with references and symbols as bare names.
+
+    Args:
+        value: the value.
+        bare: returns the text of a leaf that has one of its own, without quotes, or else None.
+    """
+
+    def leaf(each: Any) -> Any:
+        text = bare(each)
+        return each if text is None else _Bare(text)
+
+    if type(value) is Record:
+        fields = [f"{name}={value_text(item, bare)}" for name, item in value.fields.items()]
+        return f"{value.type}({', '.join(fields)})"
+    return repr(map_leaves(leaf, value))

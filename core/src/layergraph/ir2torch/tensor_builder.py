@@ -67,7 +67,7 @@ class TensorBuilder:
         elif isinstance(made, torch.Tensor):
             if spec.value is not None and owner is not None and last in hidden_states(owner):
                 # The buffer has the shape of the last inputs. We check the number of bytes first.
-                kept = from_spec(_with_shape(spec, made), where, self._device)
+                kept = value_for(made, spec, where, self._device)
                 made.data = made.new_zeros(kept.shape)
             self._change(made, spec, where)
         elif spec.kind is None or owner is None:
@@ -145,7 +145,7 @@ class TensorBuilder:
             self._fills.run([tensor])
             tensor.data = restrided(tensor.data, spec, where)
         if spec.value is not None:
-            value = from_spec(_with_shape(spec, tensor), where, self._device)
+            value = value_for(tensor, spec, where, self._device)
             self._fills.run([tensor])
             with torch.no_grad():
                 tensor.copy_(value)
@@ -234,6 +234,10 @@ class TensorBuilder:
                     setattr(holder, last, target)
 
 
-def _with_shape(spec: TensorSpec, tensor: torch.Tensor) -> TensorSpec:
+def value_for(
+    tensor: torch.Tensor, spec: TensorSpec, place: Place, device: torch.device
+) -> torch.Tensor:
+    """Return the value that an IR holds for a tensor; it has the tensor's shape if none is said."""
     shape = tuple(tensor.shape) if spec.shape is None else spec.shape
-    return TensorSpec(kind="buffer", shape=shape, dtype=spec.dtype, value=spec.value)
+    plain = TensorSpec(kind="buffer", shape=shape, dtype=spec.dtype, value=spec.value)
+    return from_spec(plain, place, device)

@@ -111,7 +111,6 @@ class Onnx(Backend):
         self.functions: dict[Form, onnx_ir.Function] = {}
         self.initializers: dict[str, Value] = {}
         self.tensors: dict[str, torch.Tensor] = {}
-        self._main = self.scope
         self._enclosing: list[Scope] = []
         self._step: Step | None = None
         self._keys: dict[Any, str] = {}

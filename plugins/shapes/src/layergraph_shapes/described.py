@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import torch
 
 from layergraph.ir import Record
-from layergraph.ir.values import map_leaves
+from layergraph.ir.text import value_text
 from layergraph.literals import output_record
 from layergraph.outputs import Output
 
@@ -65,26 +65,15 @@ class Either:
         return f"{text(self.if_true)} if {self.decision} else {text(self.if_false)}"
 
 
-class _Bare:
-    def __init__(self, said: str) -> None:
-        self._said = said
-
-    def __repr__(self) -> str:
-        return self._said
-
-
 def text(value: Any) -> str:
     """Return the text of a description: ``(float32[2, 3], None)``."""
-    if type(value) is Record:
-        fields = ", ".join(f"{name}={text(each)}" for name, each in value.fields.items())
-        return f"{value.type}({fields})"
-    return repr(map_leaves(_leaf, value))
+    return value_text(value, _said)
 
 
-def _leaf(leaf: Any) -> Any:
-    if isinstance(leaf, TensorMeta | Either | Record):
-        return _Bare(text(leaf) if type(leaf) is Record else str(leaf))
-    return leaf
+def _said(leaf: Any) -> str | None:
+    if type(leaf) is Record:
+        return text(leaf)
+    return str(leaf) if isinstance(leaf, TensorMeta | Either) else None
 
 
 def described(value: Any, size: Callable[[Any], Any]) -> Any:

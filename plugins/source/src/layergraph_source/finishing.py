@@ -12,7 +12,8 @@ from layergraph.ir import Ir, TensorSpec
 from layergraph.ir.submodules import post_order, pre_order
 from layergraph.ir2torch.paths import descend, find
 from layergraph.ir2torch.submodules import owner_of
-from layergraph.tensors.state import dtype_of, from_spec
+from layergraph.ir2torch.tensor_builder import value_for
+from layergraph.tensors.state import dtype_of
 from layergraph_source.context import Context
 from layergraph_source.literals import quoted
 from layergraph_source.paths import is_attribute, reading
@@ -78,8 +79,7 @@ class Finishing:
                 yield from self._kind(name, tensor, spec, made)
                 yield from self._own_dtype(name, spec, made, path, place)
                 if spec.value is not None:
-                    kept = _with_shape(spec, made)
-                    value = from_spec(kept, place, self._tree.device).detach()
+                    value = value_for(made, spec, place, self._tree.device).detach()
                     text = self._context.tensor(value, place)
                     yield f"{path}{'.data' if is_parameter else ''} = {text}"
             if spec.stride is not None:
@@ -175,8 +175,3 @@ class Finishing:
                 yield f"{self._path(name)}.train({training[name]})"
             else:
                 yield f"{self._path(name)}.training = {training[name]}"
-
-
-def _with_shape(spec: TensorSpec, tensor: torch.Tensor) -> TensorSpec:
-    shape = tuple(tensor.shape) if spec.shape is None else spec.shape
-    return TensorSpec(kind="buffer", shape=shape, dtype=spec.dtype, value=spec.value)

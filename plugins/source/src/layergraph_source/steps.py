@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from layergraph.ir import INPUT, OUTPUT, Graph, Node, Ref, Value, refs
+from layergraph.ir import INPUT, Graph, Node, Ref, Value, refs
 from layergraph.ir.values import parts, rebuilt
 
 
@@ -128,11 +128,6 @@ def _both(one: Value, two: Value) -> Value:
     if len(inside) != len(others) or (type(one) is dict and list(one) != list(two)):
         raise _DifferError
     return rebuilt(one, [_both(*pair) for pair in zip(inside, others, strict=True)])
-
-
-def is_output(step: Step) -> bool:
-    """Return whether a step returns."""
-    return step.node.type == OUTPUT
 
 
 def end_of_run(steps: Sequence[Step], at: int, key: Callable[[Step], object]) -> int:

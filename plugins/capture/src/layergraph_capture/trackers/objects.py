@@ -11,6 +11,7 @@ import torch
 
 from layergraph.errors import CaptureError, LayergraphError, PluginError, first_line
 from layergraph.functions.fields import attributes, fields, is_attributed, set_fields
+from layergraph.functions.foreign import full_name
 from layergraph.functions.names import Functions
 from layergraph.hook_types.structures import Structure
 from layergraph.named import is_dataclass_object, name_of_named
@@ -74,7 +75,7 @@ class Objects:
         made = _called(row, row.unflatten, parts)
         if type(made) is not row.cls:
             raise PluginError(
-                f"{_name(row.unflatten)} returns a {type(made).__name__}; it must return a "
+                f"{full_name(row.unflatten)} returns a {type(made).__name__}; it must return a "
                 f"{row.cls.__name__}"
             )
         return made
@@ -88,8 +89,8 @@ class Objects:
         name = self._functions.name_of(function)
         if name is None:
             raise PluginError(
-                f"{_name(function)} takes objects apart or makes them, and the hook 'functions' "
-                "does not name it; let it name this function"
+                f"{full_name(function)} takes objects apart or makes them, and the hook "
+                "'functions' does not name it; let it name this function"
             )
         return name
 
@@ -162,10 +163,6 @@ def _called(row: Structure, function: Callable[..., Any], value: Any) -> Any:
         raise
     except Exception as error:
         raise PluginError(
-            f"{_name(function)}, which speaks for {row.cls.__name__}, raised "
+            f"{full_name(function)}, which speaks for {row.cls.__name__}, raised "
             f"{type(error).__name__}: {first_line(error)}; mend it, or disable its plugin"
         ) from error
-
-
-def _name(function: Any) -> str:
-    return f"{function.__module__}.{function.__qualname__}"
