@@ -7,7 +7,7 @@ tensors to values; others handle sizes, devices and guards. The trackers write t
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -22,7 +22,6 @@ from layergraph.torch2ir.indexing.leaves import (
     note_leaves,
 )
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
-from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.state.watching import Watch
 from layergraph.torch2ir.tracing.code_patches import named_functions, size_functions
 from layergraph.torch2ir.tracing.module_call import Trace, TracedValue
@@ -51,6 +50,7 @@ from layergraph_capture.run_options import RunOptions
 from layergraph_capture.symbolic.conversions import ConversionPatches
 from layergraph_capture.symbolic.math_patches import MathPatches
 from layergraph_capture.symbolic.symbolic_int import SYMBOLIC_TYPES, SymbolicNumber
+from layergraph_capture.tables.policy import TablePolicy
 from layergraph_capture.trackers.foreign_states import READS_FOREIGN
 from layergraph_capture.trackers.run_trackers import RunTrackers
 
@@ -96,7 +96,7 @@ class EagerTracer(Tracer):
         self.switch = switch = RecordingSwitch()
         # Bound once, because each call of a function uses it.
         self.unrecorded = switch.unrecorded  # type: ignore[method-assign]
-        self._options = options
+        self.policy = TablePolicy(module_index, options)
         self._arguments, self._values = options.arguments, options.values
         self.short_runs = options.short_runs
         self._trackers = trackers = RunTrackers(self, options, switch)
@@ -157,16 +157,6 @@ class EagerTracer(Tracer):
             for tensor in tensors_in(change.now)
             if (value := self.tensors.value_of(tensor)) is not None
         }
-
-    def is_known(self, changes: Sequence[Change]) -> bool:
-        """See :class:`Tracer`."""
-        knows = self._options.knows
-        return knows is not None and knows(changes)
-
-    def doubts(self, changes: Sequence[Change]) -> bool:
-        """See :class:`Tracer`."""
-        self._options.doubts.extend(changes)
-        return True
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """See :class:`Tracer`."""

@@ -13,10 +13,21 @@ from layergraph.errors import CaptureError
 from layergraph.functions.operations import OPERATIONS, changes_arguments
 from layergraph.functions.table import HANDING_OVER
 from layergraph.ir import Value
-from layergraph.torch2ir.tracing.module_call import StateRead
+from layergraph.torch2ir.state.global_state import may_draw
+from layergraph.torch2ir.tracing.module_call import Call, StateRead
 
 CHANGING = frozenset({"inplace", "max_norm", "out"})
 """With these arguments, a function changes a tensor in place."""
+
+RESULTS_BY_SIZES = frozenset(
+    f"torch.{name}"
+    for name in (
+        "Tensor.dim Tensor.size Tensor.stride Tensor.numel Tensor.dtype Tensor.device "
+        "zeros_like ones_like empty_like full_like rand_like randn_like "
+        "Tensor.new_zeros Tensor.new_ones Tensor.new_full Tensor.new_empty"
+    ).split()
+)
+"""The results of these depend only on the sizes, the dtype and the device of a tensor."""
 
 
 @functools.cache
@@ -29,6 +40,15 @@ def changes_its_first_argument(name: str) -> bool:
             last[0] == "i" and last not in ("invert", "index")
         )
     return last.endswith("_") and not last.startswith("_")
+
+
+def draws(call: Call) -> bool:
+    """Return whether a call may draw random numbers."""
+    is_cast = call.target.rpartition(".")[2] in _CASTS
+    return call.kind == "function" and not is_cast and may_draw(call.target, None)
+
+
+_CASTS = frozenset("bfloat16 bool byte char double dtype float half int long short type".split())
 
 
 def unnamed(function: Any) -> str:

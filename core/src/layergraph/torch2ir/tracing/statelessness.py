@@ -13,8 +13,12 @@ from layergraph.ir import Value, map_leaves
 from layergraph.ir.values import leaves
 from layergraph.tensors.memory import same_bits
 from layergraph.torch2ir.state.changes import Change
-from layergraph.torch2ir.tracing.caches import RESULTS_BY_SIZES, draws, recomputes
-from layergraph.torch2ir.tracing.called_functions import CHANGING, changes_its_first_argument
+from layergraph.torch2ir.tracing.called_functions import (
+    CHANGING,
+    RESULTS_BY_SIZES,
+    changes_its_first_argument,
+    draws,
+)
 from layergraph.torch2ir.tracing.module_call import (
     Call,
     FunctionRead,
@@ -24,7 +28,6 @@ from layergraph.torch2ir.tracing.module_call import (
     calls_in,
     values_in,
 )
-from layergraph.torch2ir.tracing.tables import may_recompute
 from layergraph.torch2ir.tracing.tracer import Tracer
 
 
@@ -46,7 +49,7 @@ def check_stateless(make: Callable[[], Tracer]) -> Trace:
     for change in trace.changes:
         if change.is_of_state_dict:
             raise change.refusal()
-    if not running.is_known(running.changes):
+    if not running.policy.allows(running.changes):
         _check_changes(make, trace, running.changes)
     return trace
 
@@ -67,25 +70,12 @@ def check_unaffected(make: Callable[[], Tracer], trace: Trace, changes: list[Cha
         other = _run_after(again, changes)
     except CaptureError:
         raise changes[0].refusal() from None
-    keys = again.state_tensors.keys
-    kept = {keys[tensor]: value for tensor, value in trace.kept.items() if tensor in keys}
     if not (
         _are_alike(trace, other)
-        or recomputes(trace, other, kept)
-        or _is_left_to_calls(again, trace, other, changes)
+        or again.policy.is_recomputed(trace, other, again.state_tensors.keys)
+        or again.policy.is_left_to_calls(trace, other, changes)
     ):
         raise changes[0].refusal()
-
-
-def _is_left_to_calls(tracer: Tracer, trace: Trace, other: Trace, changes: list[Change]) -> bool:
-    trained = {
-        each.key(name)
-        for each in tracer.module_index
-        for name, tensor, _ in each.tensors()
-        if tensor.requires_grad
-    }
-    is_possible = may_recompute(trace, other, trace.kept.values(), trained)
-    return is_possible and tracer.doubts(changes)
 
 
 def _check_changes(make: Callable[[], Tracer], trace: Trace, changes: list[Change]) -> None:
@@ -101,7 +91,9 @@ def _check_changes(make: Callable[[], Tracer], trace: Trace, changes: list[Chang
                 other = _run_after(again, [later or each for each, later in ahead])
             except CaptureError:  # such a number never occurs
                 continue
-            if not _are_alike(trace, other) and not _is_left_to_calls(again, trace, other, changes):
+            if not (
+                _are_alike(trace, other) or again.policy.is_left_to_calls(trace, other, changes)
+            ):
                 raise counting[0].refusal()
 
 

@@ -6,7 +6,7 @@ import contextvars
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import Any
 
@@ -20,6 +20,7 @@ from layergraph.literals import size_record, to_graph_literal
 from layergraph.tensors.state import Memory
 from layergraph.torch2ir.indexing.leaves import begin_runs
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
+from layergraph.torch2ir.state.change_policy import ChangePolicy
 from layergraph.torch2ir.state.changes import Change, Unchanged
 from layergraph.torch2ir.state.generators import foreign_generators
 from layergraph.torch2ir.state.global_state import GlobalState
@@ -59,6 +60,7 @@ class Tracer(WayOfTracing):
         refusals: the refusals so far.
         outside: the snapshots that undo the changes of the model's code to objects other than
             tensors.
+        policy: tells which changes of the model's code may stay.
         carried: changes of an earlier run, which this run starts with.
         hidden: the keys of the hidden states that the leaves hold when the run begins, by ``id``.
         generators: the states of the generators of Python and numpy, before the model runs.
@@ -80,6 +82,7 @@ class Tracer(WayOfTracing):
         self.functions = functions
         self.refusals = RefusalLog(module_index, self.recorder, self.hint)
         self.outside = Unchanged(module_index)
+        self.policy = ChangePolicy()
         self.carried: list[Change] = []
         self.generators: tuple[Any, ...] = ()
         self.hidden: dict[int, str] = {}
@@ -163,14 +166,6 @@ class Tracer(WayOfTracing):
     def changes(self) -> list[Change]:
         """The changes that the model's code made; leaving the run has undone them."""
         return self.outside.changes
-
-    def is_known(self, changes: Sequence[Change]) -> bool:  # noqa: ARG002 for subclasses
-        """Return whether earlier runs have shown that such changes affect no later run."""
-        return False
-
-    def doubts(self, changes: Sequence[Change]) -> bool:  # noqa: ARG002 for subclasses
-        """Return whether the IR will be compared with the model in calls after such changes."""
-        return False
 
     def call(self, model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Call the model."""

@@ -13,13 +13,13 @@ from layergraph.ir import Value
 from layergraph.literals import UnknownValueError, to_graph_literal
 from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import DeferredCall, ModuleCall, TracedValue
-from layergraph.torch2ir.tracing.picking import picks
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.loops.frame_state import PlainStates
 from layergraph_capture.loops.turns import BEGIN, COUNT, is_of_turn
 from layergraph_capture.symbolic.branches import selects_way
 from layergraph_capture.symbolic.ended_sizes import end
 from layergraph_capture.symbolic.linear_forms import may_differ
+from layergraph_capture.symbolic.picking import picks
 from layergraph_capture.symbolic.symbolic_int import (
     SYMBOLIC_TYPES,
     Origin,

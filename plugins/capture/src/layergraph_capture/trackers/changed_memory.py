@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layergraph.ir import Value
 from layergraph.ir.values import leaves
-from layergraph.torch2ir.tracing.caches import RESULTS_BY_SIZES
+from layergraph.torch2ir.tracing.called_functions import RESULTS_BY_SIZES
 from layergraph.torch2ir.tracing.module_call import StateRead, TracedValue
 
 _PLAIN = frozenset(f"torch.Tensor.{name}" for name in "dim size stride numel dtype device".split())

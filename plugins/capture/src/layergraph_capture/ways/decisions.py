@@ -11,7 +11,7 @@ from layergraph.control_flow.choices import truth
 from layergraph.errors import CaptureError
 from layergraph.ir import Value
 from layergraph.ir.values import leaves, map_leaves
-from layergraph.torch2ir.tracing.caches import RESULTS_BY_SIZES, draws
+from layergraph.torch2ir.tracing.called_functions import RESULTS_BY_SIZES, draws
 from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import (
     Decision,
@@ -19,8 +19,8 @@ from layergraph.torch2ir.tracing.module_call import (
     TracedValue,
     named_value,
 )
-from layergraph.torch2ir.tracing.picking import picks
 from layergraph.torch2ir.tracing.recorder import Recorder
+from layergraph_capture.symbolic.picking import picks
 from layergraph_capture.trackers.guards import Guards
 from layergraph_capture.ways.value_numbers import ValueNumbers
 

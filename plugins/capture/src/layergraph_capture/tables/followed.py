@@ -1,8 +1,8 @@
 """Tables that a model keeps for later calls, and that may be computed in each call instead.
 
-:mod:`layergraph.torch2ir.tracing.caches` proves it from two records. For other tables, such as one
-that grows with the longest input so far, later calls are the proof; the records say only whether
-they can be one.
+:mod:`layergraph_capture.tables.recomputed` proves it from two records. For other tables, such as
+one that grows with the longest input so far, later calls are the proof; the records say only
+whether they can be one.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from collections.abc import Collection, Iterable
 
 from layergraph.ir import Value, map_leaves
 from layergraph.ir.values import leaves
-from layergraph.torch2ir.tracing.caches import LIKE_ANOTHER, RESULTS_BY_SIZES, draws
-from layergraph.torch2ir.tracing.called_functions import changes_its_first_argument
+from layergraph.torch2ir.tracing.called_functions import (
+    RESULTS_BY_SIZES,
+    changes_its_first_argument,
+    draws,
+)
 from layergraph.torch2ir.tracing.module_call import (
     Call,
     StateRead,
@@ -21,7 +24,8 @@ from layergraph.torch2ir.tracing.module_call import (
     TracedValue,
     calls_in,
 )
-from layergraph.torch2ir.tracing.picking import picks
+from layergraph_capture.symbolic.picking import picks
+from layergraph_capture.tables.recomputed import LIKE_ANOTHER
 
 
 def may_recompute(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from layergraph.ir import Value, map_leaves
 from layergraph.ir.values import leaves
 from layergraph.tensors.memory import same_bits
-from layergraph.torch2ir.state.global_state import may_draw
+from layergraph.torch2ir.tracing.called_functions import RESULTS_BY_SIZES, draws
 from layergraph.torch2ir.tracing.module_call import (
     Call,
     StateRead,
@@ -23,15 +23,6 @@ from layergraph.torch2ir.tracing.module_call import (
 )
 
 _SIZE = "torch.Tensor.size"
-# Their results depend only on the sizes, the dtype and the device of a tensor.
-RESULTS_BY_SIZES = frozenset(
-    f"torch.{name}"
-    for name in (
-        "Tensor.dim Tensor.size Tensor.stride Tensor.numel Tensor.dtype Tensor.device "
-        "zeros_like ones_like empty_like full_like rand_like randn_like "
-        "Tensor.new_zeros Tensor.new_ones Tensor.new_full Tensor.new_empty"
-    ).split()
-)
 _READS = frozenset({"torch.Tensor.dim", "torch.Tensor.dtype", "torch.Tensor.device"})
 # They read only the shape or the dtype of their second argument.
 LIKE_ANOTHER = frozenset(
@@ -50,15 +41,6 @@ def recomputes(trace: Trace, other: Trace, kept: Mapping[str, TracedValue]) -> b
     """
     feeding = _feeding(kept.values())
     return feeding is not None and _Comparison(trace, other, kept, feeding).holds()
-
-
-def draws(call: Call) -> bool:
-    """Return whether a call may draw random numbers."""
-    is_cast = call.target.rpartition(".")[2] in _CASTS
-    return call.kind == "function" and not is_cast and may_draw(call.target, None)
-
-
-_CASTS = frozenset("bfloat16 bool byte char double dtype float half int long short type".split())
 
 
 def _feeding(kept: Iterable[TracedValue]) -> set[TracedValue] | None:
