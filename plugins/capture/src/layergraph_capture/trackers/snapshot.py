@@ -10,10 +10,11 @@ import torch
 from torch.nn.modules import module as hooks
 
 from layergraph.errors import CaptureError
-from layergraph.tensors.memory import Placement, storage_of, unsuitable, version
+from layergraph.tensors.memory import storage_of, unsuitable, version
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.undo import undoing
 from layergraph_capture.trackers.constants import Constants
+from layergraph_capture.trackers.placement import Placement
 
 
 class StateSnapshot:
