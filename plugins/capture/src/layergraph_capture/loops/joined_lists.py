@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from layergraph.control_flow.loops import loop
 from layergraph.ir import Value
 from layergraph.torch2ir.tracing.module_call import TracedBody, TracedValue
-from layergraph_capture.loops.written import GETITEM, LOOP, Place, WrittenLoop
+from layergraph_capture.loops.written import GETITEM, LOOP, Place, WrittenLoop, value_at_start
 
 if TYPE_CHECKING:
     from layergraph_capture.loops.writer import Writer
@@ -100,8 +100,8 @@ def _interleaved(writer: Writer, part: Part) -> TracedValue:
     if len(wholes) == 1:
         return wholes[0]
     scope = writer.level.scope
-    turn, values = (writer.new_value(scope, wish) for wish in ("turn", "values"))
-    inputs = [writer.new_value(scope, each.wish) for each in wholes]
+    turn, values = (value_at_start(scope, wish) for wish in ("turn", "values"))
+    inputs = [value_at_start(scope, each.wish) for each in wholes]
     with writer.into([]) as level:
         items = [writer.glued(level, GETITEM, each, turn) for each in inputs]
         grown = writer.glued(level, "operator.add", values, items)

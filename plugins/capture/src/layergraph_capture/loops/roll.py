@@ -22,6 +22,7 @@ from layergraph_capture.loops.written import (
     Rolled,
     WrittenLoop,
     take_facts,
+    value_at_start,
 )
 
 
@@ -71,7 +72,7 @@ class _Region:
         self._slots: list[Any] = []
         self._is_certain = self._is_marked()
         scope = self._around.scope
-        self._turn = writer.new_value(scope, "turn")
+        self._turn = value_at_start(scope, "turn")
         value = TracedValue(scope.start, scope, loop.__name__)
         self._call = value.call = Call("function", LOOP, (), {}, value)
         # The inputs of the body for carried values, that of the latest turn first; by slot and the
@@ -217,7 +218,7 @@ class _Region:
         if (slot, first) not in self._carried:
             inputs = []
             for each in reversed(first):
-                value = self._writer.new_value(self._around.scope, each.wish)
+                value = value_at_start(self._around.scope, each.wish)
                 take_facts(value, each)
                 inputs.append(value)
             self._carried[slot, first] = inputs
@@ -226,7 +227,7 @@ class _Region:
     def _outside(self, value: TracedValue) -> TracedValue:
         """Return the input of the body for a value outside."""
         if value not in self._given:
-            self._given[value] = self._writer.new_value(self._around.scope, value.wish)
+            self._given[value] = value_at_start(self._around.scope, value.wish)
             take_facts(self._given[value], value)
         return self._given[value]
 
@@ -259,7 +260,7 @@ class _Region:
             if len(each) != at + turn + rest or grown != [(n, slot) for n in range(turn)]:
                 raise NotRollableError("a list grows otherwise than by one value of each turn")
         if slot not in self._growing:
-            self._growing[slot] = self._writer.new_value(self._around.scope, "values")
+            self._growing[slot] = value_at_start(self._around.scope, "values")
         whole: TracedValue = self._growing[slot]
         level = self._writer.level
         head = self._merged([each[:at] for each in values])

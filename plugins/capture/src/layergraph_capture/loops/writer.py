@@ -33,6 +33,7 @@ from layergraph_capture.loops.written import (
     Rolled,
     WrittenLoop,
     take_facts,
+    value_at_start,
 )
 
 
@@ -118,7 +119,7 @@ class Writer:
             args: its arguments, in the new record.
             behind: the call before it; None to append it.
         """
-        value = TracedValue(level.scope.start, level.scope, wish_of(target))
+        value = value_at_start(level.scope, wish_of(target))
         value.call = Call("function", target, args, {}, value)
         self.glue.add(value.call)
         if behind is None:
@@ -277,17 +278,13 @@ class Writer:
         """Return a copy of a body that reads no values outside."""
         inputs = []
         for each in body.inputs:
-            value = self.new_value(self._recorder.scope, each.wish)
+            value = value_at_start(self._recorder.scope, each.wish)
             self.bind(each, value)
             inputs.append(value)
         with self.into([]) as level:
             self._items(body.items)
             result = self.read(body.result)
         return TracedBody(body.wish, inputs, level.items, result)
-
-    def new_value(self, scope: ModuleCall, wish: str) -> TracedValue:
-        """Return a new value at the start of a module call."""
-        return TracedValue(scope.start, scope, wish)
 
 
 WriteLoop: TypeAlias = Callable[[Writer, Sequence[Item], Repeat], None]

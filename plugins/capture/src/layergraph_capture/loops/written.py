@@ -101,3 +101,8 @@ def take_facts(value: TracedValue, like: TracedValue) -> None:
     """Copy the preferred name, rank, dtype and number of a value."""
     value.wish, value.rank, value.dtype = like.wish, like.rank, like.dtype
     value.number = like.number
+
+
+def value_at_start(scope: ModuleCall, wish: str) -> TracedValue:
+    """Return a new value at the start of a module call."""
+    return TracedValue(scope.start, scope, wish)
