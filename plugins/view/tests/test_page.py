@@ -95,7 +95,7 @@ def test_text_of_a_model_runs_no_script(show):
         assert text in page.run("document.querySelector('#picture .selected').textContent")
     for each in ("guards", "changes", "help", "open-all"):
         page.run(f"document.getElementById('{each}').click()")
-    page.run("at('search').value = 'script'; showResults()")
+    page.run("byId('search').value = 'script'; showResults()")
     assert page.run("document.querySelectorAll('img, iframe, object, embed, a').length") == 0
     assert page.run("document.scripts.length") == 2
     assert (
@@ -189,10 +189,10 @@ def test_every_node_is_a_box_and_a_row(show):
 def test_both_modes(show):
     page = show(net_ir())
     assert not any("dropout" in each for each in items(page))
-    page.run("at('mode').value = 'training'; at('mode').dispatchEvent(new Event('change'))")
+    page.run("byId('mode').value = 'training'; byId('mode').dispatchEvent(new Event('change'))")
     assert any("dropout" in each for each in items(page))
-    assert page.run("at('mode').hidden") is False
-    assert show(flat_ir(3)).run("at('mode').hidden") is True
+    assert page.run("byId('mode').hidden") is False
+    assert show(flat_ir(3)).run("byId('mode').hidden") is True
 
 
 def test_the_keyboard_is_enough(show):
@@ -241,7 +241,7 @@ def test_the_outline_is_a_tree(show):
 
 def test_guards_lead_to_their_nodes(show):
     page = show(lg.to_ir(Asking(), (torch.ones(2, 3),)))
-    page.run("at('guards').click()")
+    page.run("byId('guards').click()")
     assert "models.py, line" in panel(page)
     page.run("[...document.querySelectorAll('#panel button')].at(-1).click()")
     assert "operator.gt(size, 1) is True" in panel(page)
@@ -259,15 +259,15 @@ def test_changes_are_marked(show):
     old, new = net_ir(), net_ir()
     new["blocks.3.up"].data["bias"] = False
     page = show(new, diff=old)
-    assert page.run("at('changes').textContent") == "Changes (1)"
+    assert page.run("byId('changes').textContent") == "Changes (1)"
     assert [each for each in rows(page) if "~" in each] == [
         each for each in rows(page) if "blocks" in each or "model" in each
     ]
-    page.run("at('changes').click()")
+    page.run("byId('changes').click()")
     page.run("document.querySelector('#panel button').click()")
     assert "~ attribute bias: True -> False" in panel(page)
     assert "changed" in page.run("document.querySelector('#picture .selected').classList.value")
-    assert show(new, diff=new).run("at('changes').textContent") == "Changes (0)"
+    assert show(new, diff=new).run("byId('changes').textContent") == "Changes (0)"
 
 
 def test_five_thousand_nodes(show):
@@ -275,14 +275,14 @@ def test_five_thousand_nodes(show):
     page = show(ir)
     assert len(items(page)) < 60
     for number in (0, 17, 2503, 4999):
-        page.run(f"at('search').value = 'add_{number}'; showResults()")
-        page.run("at('results').querySelector('button').click()")
+        page.run(f"byId('search').value = 'add_{number}'; showResults()")
+        page.run("byId('results').querySelector('button').click()")
         assert f"add_{number} = torch.add(" in panel(page)
         reads = {src for src, sink in ir["root"].edges if sink == f"add_{number}"}
         for each in reads:
             assert each in panel(page).split("Is read by")[0]
     page.run("openAll()")
-    assert "stay closed" in page.run("at('status').textContent")
+    assert "stay closed" in page.run("byId('status').textContent")
 
 
 def test_deeply_nested_layers(show):
@@ -302,7 +302,7 @@ def test_dark(show):
 
 def test_the_saved_picture_is_svg(show):
     page = show(hostile_ir())
-    text = page.run("pictureFile(view.svg, at('picture-style').textContent)")
+    text = page.run("pictureFile(view.svg, byId('picture-style').textContent)")
     assert HOSTILE[1] in "".join(ET.fromstring(text).itertext())
     assert "var(" not in text
 

@@ -1,18 +1,18 @@
 "use strict";
-// Items: the boxes of the picture, which are also the rows of the outline.
+// Items are the boxes of the picture and the rows of the outline.
 //
 // An item is a node of a graph, a group of nodes, a body that a node runs, or a port: the end of an
-// edge that leaves a group. An item can be opened if there is something in it. Its contents are
-// made when it is opened for the first time, because a call may stand for thousands of nodes.
+// edge that leaves a group. A user can open an item that contains others. The page makes these when
+// the user opens it for the first time, because a call may contain thousands of nodes.
 
 let model; // the document: see document.py
-let evaluates; // true: the graphs of evaluation mode are shown
+let showsEvaluation; // true if the page shows the graphs of evaluation mode
 const itemsByKey = new Map();
 
 function levelOf(layer) {
   const levels = model.layers[layer].levels;
   if (!levels) return null;
-  const level = levels[evaluates ? levels.length - 1 : 0];
+  const level = levels[showsEvaluation ? levels.length - 1 : 0];
   if (!level.ins) indexEdges(level);
   return level;
 }
@@ -29,7 +29,8 @@ function indexEdges(level) {
 
 function makeItem(parent, name, fields) {
   const key = parent ? `${parent.key}/${name}` : name;
-  const item = { parent, key, isOpen: false, contents: null, layout: null, drawn: null, ...fields };
+  const empty = { isOpen: false, contents: null, layout: null, element: null };
+  const item = { parent, key, ...empty, ...fields };
   itemsByKey.set(key, item);
   return item;
 }
@@ -50,7 +51,7 @@ function groupItem(parent, level, group) {
   return makeItem(parent, `${group.start}-${group.end}`, { kind: "group", level, group });
 }
 
-// The graph that an item shows when it is open: a level and a range of its nodes.
+// Returns the graph that an open item shows: a level and a range of its nodes.
 function shownGraph(item) {
   if (item.kind === "group") {
     const { start, end, groups } = item.group;
@@ -66,7 +67,7 @@ function canOpen(item) {
   return item.layer !== undefined && Boolean(model.layers[item.layer].levels);
 }
 
-// The items in an item, and the edges between them.
+// Returns the items in an item, and the edges between them.
 function contentsOf(item) {
   if (item.contents) return item.contents;
   const contents = { items: [], edges: [] };
@@ -127,7 +128,7 @@ function edgesOfGraph(item, { level, start, end }, at, items) {
   return [...edges.values()];
 }
 
-// Whether an edge gives the condition of its sink, and nothing else.
+// Returns whether the sink of an edge reads the source as its condition only.
 function isCondition(level, { source, sink }) {
   const condition = level.steps[sink].condition;
   return condition !== undefined && condition === level.steps[source].name;
@@ -140,7 +141,7 @@ function lastName(name, parent) {
   return prefix && name.startsWith(prefix) ? name.slice(prefix.length) : name;
 }
 
-// The layer whose graph holds an item.
+// Returns the layer whose graph contains an item.
 function ownerOf(item) {
   for (let each = item.parent; each; each = each.parent) {
     if (each.kind !== "group" && each.layer !== undefined) return model.layers[each.layer];
@@ -157,7 +158,7 @@ function count(number, noun) {
   return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 }
 
-// The title and the subtitle of an item.
+// Returns the title and the subtitle of an item.
 function namesOf(item) {
   if (!item.names) item.names = makeNames(item);
   return item.names;
@@ -207,7 +208,7 @@ function groupNames({ parent, level, group }) {
 
 // --- finding items ---
 
-// By layer, the node that calls or runs it first on the way from the model: {layer, place, body}.
+// Returns, for each layer, the first node that calls or runs it: {layer, place, body}.
 function firstCallers() {
   const found = new Map([[model.root, null]]);
   const waiting = [model.root];
@@ -226,7 +227,7 @@ function firstCallers() {
   return found;
 }
 
-// The item of a node in the graph of an item, through the groups around it.
+// Returns the item of a node in the graph of an item, also of a node inside groups.
 function itemAt(item, place) {
   for (;;) {
     const inside = contentsOf(item).items.find((each) => {
@@ -238,7 +239,7 @@ function itemAt(item, place) {
   }
 }
 
-// The item of a layer: that of the first node which calls it.
+// Returns the item of the first node that calls a layer.
 function itemOfLayer(root, callers, layer) {
   const way = [];
   for (let each = callers.get(layer); each; each = callers.get(each.layer)) way.unshift(each);
@@ -250,7 +251,7 @@ function itemOfLayer(root, callers, layer) {
   return item;
 }
 
-// The item around an item that shows a whole graph.
+// Returns the nearest item around an item that shows a whole graph.
 function graphItem(item) {
   let around = item.parent;
   while (around.kind === "group") around = around.parent;

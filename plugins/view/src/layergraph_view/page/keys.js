@@ -1,5 +1,5 @@
 "use strict";
-// The mouse and the keyboard.
+// Handlers of the mouse and the keyboard.
 
 function listen() {
   const itemUnder = (event) => {
@@ -10,32 +10,32 @@ function listen() {
     const item = itemUnder(event);
     if (!item) return;
     if (isToggling(event)) toggle(item, { focus: "box" });
-    // The box stays under the mouse, for the second click.
+    // Do not scroll: a second click must hit the same box.
     else select(item, { focus: "box", isSeen: true });
   });
-  view.svg.addEventListener("keydown", (event) => act(event, pictureKeys));
-  at("outline").addEventListener("click", (event) => {
+  view.svg.addEventListener("keydown", (event) => runKey(event, pictureKeys));
+  byId("outline").addEventListener("click", (event) => {
     const item = itemUnder(event);
     if (!item) return;
     if (isToggling(event)) toggle(item, { focus: "row" });
     else select(item, { focus: "row" });
   });
-  at("outline").addEventListener("keydown", (event) => act(event, outlineKeys));
+  byId("outline").addEventListener("keydown", (event) => runKey(event, outlineKeys));
   listenToBar();
   document.addEventListener("keydown", (event) => {
     const isTyping = event.target.closest("input, select");
     if (event.key === "/" && !isTyping) {
       event.preventDefault();
-      at("search").focus();
+      byId("search").focus();
     } else if (event.key === "Escape" && event.target.closest(".search")) {
-      at("search").value = "";
+      byId("search").value = "";
       showResults();
       select(view.selected, { focus: "box" });
     }
   });
 }
 
-// A double click opens or closes, and so does a click on the sign.
+// Returns whether a click opens or closes a box: a double click, or one on the sign.
 function isToggling(event) {
   return event.detail === 2 || event.target.classList.contains("sign");
 }
@@ -50,16 +50,16 @@ function listenToBar() {
     save: savePicture,
     guards: () => showPanel("guards", guardList(goToNode)),
     changes: () => showPanel("changes", changeList(goToNode)),
-    help: () => showPanel("help", [at("help-text").content.cloneNode(true)]),
+    help: () => showPanel("help", [byId("help-text").content.cloneNode(true)]),
   };
-  for (const [id, action] of Object.entries(onClick)) at(id).addEventListener("click", action);
-  at("mode").addEventListener("change", () => {
-    evaluates = at("mode").value === "evaluation";
+  for (const [id, action] of Object.entries(onClick)) byId(id).addEventListener("click", action);
+  byId("mode").addEventListener("change", () => {
+    showsEvaluation = byId("mode").value === "evaluation";
     reset();
   });
-  at("search").addEventListener("input", showResults);
-  at("search").closest(".search").addEventListener("keydown", searchKeys);
-  at("picture").addEventListener("wheel", (event) => {
+  byId("search").addEventListener("input", showResults);
+  byId("search").closest(".search").addEventListener("keydown", searchKeys);
+  byId("picture").addEventListener("wheel", (event) => {
     if (!event.ctrlKey) return;
     event.preventDefault();
     setZoom(view.zoom * (event.deltaY < 0 ? 1.1 : 1 / 1.1));
@@ -67,9 +67,9 @@ function listenToBar() {
 }
 
 function searchKeys(event) {
-  const buttons = [...at("results").querySelectorAll("button")];
+  const buttons = [...byId("results").querySelectorAll("button")];
   const place = buttons.indexOf(document.activeElement);
-  const isInput = event.target === at("search");
+  const isInput = event.target === byId("search");
   if (event.key === "Enter" && isInput && buttons.length) {
     event.preventDefault();
     buttons[0].click();
@@ -78,29 +78,29 @@ function searchKeys(event) {
     buttons[place + 1].focus();
   } else if (event.key === "ArrowUp" && !isInput) {
     event.preventDefault();
-    (buttons[place - 1] || at("search")).focus();
+    (buttons[place - 1] || byId("search")).focus();
   }
 }
 
-function act(event, keys) {
+function runKey(event, keys) {
   const action = keys[event.key];
   if (!action || event.ctrlKey || event.altKey || event.metaKey) return;
   event.preventDefault();
   action(view.selected);
 }
 
-// --- the picture: up and down along the data, left and right through the boxes of a level ---
+// --- keys in the picture: up and down follow edges, left and right go through a level ---
 
-function ofParent(item) {
+function levelAround(item) {
   return item.parent ? contentsOf(item.parent) : { items: [item], edges: [] };
 }
 
-function feeding(item) {
-  return ofParent(item).edges.filter((edge) => edge.sink === item).map((edge) => edge.source);
+function sourcesOf(item) {
+  return levelAround(item).edges.filter((edge) => edge.sink === item).map((edge) => edge.source);
 }
 
-function reading(item) {
-  return ofParent(item).edges.filter((edge) => edge.source === item).map((edge) => edge.sink);
+function readersOf(item) {
+  return levelAround(item).edges.filter((edge) => edge.source === item).map((edge) => edge.sink);
 }
 
 const isReal = (item) => item.kind !== "port";
@@ -108,18 +108,18 @@ const isReal = (item) => item.kind !== "port";
 function down(item) {
   if (item.isOpen) return contentsOf(item).items.find(isReal);
   for (let each = item; each; each = each.parent) {
-    const next = reading(each).find(isReal);
+    const next = readersOf(each).find(isReal);
     if (next) return next;
   }
   return null;
 }
 
 function up(item) {
-  return feeding(item).find(isReal) || item.parent;
+  return sourcesOf(item).find(isReal) || item.parent;
 }
 
-function beside(item, step) {
-  const siblings = ofParent(item).items.filter(isReal);
+function siblingOf(item, step) {
+  const siblings = levelAround(item).items.filter(isReal);
   return siblings[siblings.indexOf(item) + step];
 }
 
@@ -130,8 +130,8 @@ function goTo(item, focus) {
 const pictureKeys = {
   ArrowDown: (item) => goTo(down(item), "box"),
   ArrowUp: (item) => goTo(up(item), "box"),
-  ArrowRight: (item) => goTo(beside(item, 1), "box"),
-  ArrowLeft: (item) => goTo(beside(item, -1), "box"),
+  ArrowRight: (item) => goTo(siblingOf(item, 1), "box"),
+  ArrowLeft: (item) => goTo(siblingOf(item, -1), "box"),
   Home: () => goTo(view.root, "box"),
   Escape: (item) => goTo(item.parent, "box"),
   Enter: (item) => item.parent && toggle(item, { focus: "box" }),
@@ -140,25 +140,25 @@ const pictureKeys = {
   "-": () => setZoom(view.zoom / 1.25),
 };
 
-// --- the outline, as trees of texts are used everywhere ---
+// --- keys in the outline: those of the ARIA pattern for tree views ---
 
-function rowBeside(item, step) {
-  const rows = [...at("outline").children];
+function siblingRow(item, step) {
+  const rows = [...byId("outline").children];
   const row = rows[rows.indexOf(rowOf(item)) + step];
   return row && itemsByKey.get(row.dataset.key);
 }
 
 const outlineKeys = {
-  ArrowDown: (item) => goTo(rowBeside(item, 1), "row"),
-  ArrowUp: (item) => goTo(rowBeside(item, -1), "row"),
+  ArrowDown: (item) => goTo(siblingRow(item, 1), "row"),
+  ArrowUp: (item) => goTo(siblingRow(item, -1), "row"),
   ArrowRight: (item) => (
-    item.isOpen ? goTo(rowBeside(item, 1), "row") : toggle(item, { focus: "row" })
+    item.isOpen ? goTo(siblingRow(item, 1), "row") : toggle(item, { focus: "row" })
   ),
   ArrowLeft: (item) => (
     item.isOpen && item.parent ? toggle(item, { focus: "row" }) : goTo(item.parent, "row")
   ),
   Home: () => goTo(view.root, "row"),
-  End: () => goTo(itemsByKey.get(at("outline").lastElementChild.dataset.key), "row"),
+  End: () => goTo(itemsByKey.get(byId("outline").lastElementChild.dataset.key), "row"),
   Escape: (item) => goTo(item.parent, "row"),
   Enter: (item) => goTo(item, "box"),
   " ": (item) => item.parent && toggle(item, { focus: "row" }),

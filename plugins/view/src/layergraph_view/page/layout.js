@@ -1,10 +1,10 @@
 "use strict";
-// Where boxes and edges are. dagre lays out the graph in each open item on its own, inner ones
-// first, so that opening a box lays out that box and those around it, and nothing else.
+// The positions of boxes and edges. dagre lays out the graph of each open item by itself, inner
+// graphs first. So after a user opens a box, only this box and those around it get a new layout.
 
-const CHARACTER = 7.3; // the width of a character of the font, which has one width for all
+const CHARACTER = 7.3; // the width of each character: the font is monospaced
 const MOST_CHARACTERS = 34;
-const MOST_OF_SHAPE = 26; // the details show all of it
+const MOST_OF_SHAPE = 26; // the details panel shows the whole shape
 const HEADER = 28;
 const PADDING = 14;
 
@@ -57,15 +57,15 @@ function openLayout(item) {
   return { width, height: innerHeight + HEADER + PADDING, title, boxes, lines };
 }
 
-// Forget where things are in an item and around it, because it was opened or closed.
+// Drops the layouts of an item and of those around it, because it was opened or closed.
 function forgetLayout(item) {
   for (let each = item; each; each = each.parent) {
     each.layout = null;
-    each.drawn = null;
+    each.element = null;
   }
 }
 
-// A smooth line through points.
+// Returns the path of a smooth line through points.
 function pathThrough(points) {
   const [[x, y], ...rest] = points;
   if (rest.length < 2) return `M${x},${y}L${rest.map((point) => point.join(",")).join(" ")}`;

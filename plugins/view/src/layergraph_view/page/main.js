@@ -1,24 +1,24 @@
 "use strict";
-// The page: it reads the document, draws, and reacts to the mouse and the keyboard.
+// The page reads the document, draws it, and changes it at the user's clicks and keys.
 
-const MOST_OPENED = 300; // "Open all" stops behind so many boxes, to stay quick
-const FEWEST_BOXES = 5; // at first, single boxes are opened until so many are to be seen
+const MOST_OPENED = 300; // "Open all" stops at this number of boxes: more take long to draw
+const FEWEST_BOXES = 5; // at first, the page opens single boxes until it shows this many
 
 const view = { root: null, selected: null, callers: null, zoom: 1, svg: null };
-const at = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 
 async function start() {
-  const text = at("data").textContent;
+  const text = byId("data").textContent;
   const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   model = await new Response(stream).json();
-  evaluates = model.evaluates;
-  view.svg = at("picture").querySelector("svg");
-  at("mode").hidden = !model.layers.some((layer) => (layer.levels || []).length > 1);
-  at("mode").value = evaluates ? "evaluation" : "training";
-  at("guards").textContent = `Guards (${model.guards.length})`;
-  at("changes").hidden = !model.changes;
-  if (model.changes) at("changes").textContent = `Changes (${model.changes.length})`;
+  showsEvaluation = model.evaluates;
+  view.svg = byId("picture").querySelector("svg");
+  byId("mode").hidden = !model.layers.some((layer) => (layer.levels || []).length > 1);
+  byId("mode").value = showsEvaluation ? "evaluation" : "training";
+  byId("guards").textContent = `Guards (${model.guards.length})`;
+  byId("changes").hidden = !model.changes;
+  if (model.changes) byId("changes").textContent = `Changes (${model.changes.length})`;
   listen();
   reset();
   document.documentElement.dataset.drawn = performance.now().toFixed(0);
@@ -38,22 +38,22 @@ function reset() {
   redraw();
   select(view.root);
   const [first] = item.isOpen ? contentsOf(item).items : [];
-  if (first) scrollTo(first.drawn);
+  if (first) scrollTo(first.element);
 }
 
 function redraw() {
   drawPicture(view.svg, view.root, view.zoom);
-  at("outline").replaceChildren(...outlineRows(view.root));
+  byId("outline").replaceChildren(...outlineRows(view.root));
 }
 
 function say(text) {
-  at("status").textContent = text;
+  byId("status").textContent = text;
 }
 
 // --- selecting and opening ---
 
 function rowOf(item) {
-  return at("outline").querySelector(`[data-key="${CSS.escape(item.key)}"]`);
+  return byId("outline").querySelector(`[data-key="${CSS.escape(item.key)}"]`);
 }
 
 function select(item, options = {}) {
@@ -74,14 +74,14 @@ function select(item, options = {}) {
   highlight(view.svg, item);
   const row = rowOf(item);
   row.setAttribute("aria-selected", "true");
-  for (const each of [row, item.drawn]) each.setAttribute("tabindex", "0");
+  for (const each of [row, item.element]) each.setAttribute("tabindex", "0");
   row.scrollIntoView({ block: "nearest" });
-  if (item.parent && !options.isSeen) scrollTo(item.drawn);
-  if (options.focus) (options.focus === "row" ? row : item.drawn).focus({ preventScroll: true });
+  if (item.parent && !options.isSeen) scrollTo(item.element);
+  if (options.focus) (options.focus === "row" ? row : item.element).focus({ preventScroll: true });
   showPanel("details", details(item, (other) => select(other)));
 }
 
-// The node that a port stands for: the source of a value from outside, or a reader outside.
+// Returns the node at the other end of the edge of a port, which is outside the group.
 function portPlace(port) {
   if (port.isInto) return port.place;
   const { end } = shownGraph(port.parent);
@@ -89,7 +89,7 @@ function portPlace(port) {
 }
 
 function scrollTo(drawnItem) {
-  const frame = at("picture");
+  const frame = byId("picture");
   const box = drawnItem.getBoundingClientRect();
   const around = frame.getBoundingClientRect();
   const isSeen = box.top >= around.top && box.bottom <= around.bottom &&
@@ -138,7 +138,7 @@ function closeAll() {
     item.contents.items.forEach(close);
     if (item !== view.root) item.isOpen = false;
     item.layout = null;
-    item.drawn = null;
+    item.element = null;
   };
   close(view.root);
   redraw();
@@ -160,16 +160,16 @@ function goToNode(layer, node) {
 // --- panels ---
 
 function showPanel(name, children) {
-  at("panel").replaceChildren(...children);
-  at("panel").scrollTop = 0;
+  byId("panel").replaceChildren(...children);
+  byId("panel").scrollTop = 0;
   for (const each of document.querySelectorAll("[data-panel]")) {
     each.setAttribute("aria-pressed", String(each.dataset.panel === name));
   }
 }
 
 function showResults() {
-  const text = at("search").value;
-  const found = searched(view.callers, text);
+  const text = byId("search").value;
+  const found = searchResults(view.callers, text);
   const shown = found.slice(0, MOST_RESULTS);
   const draw = (entry) => button("", () => goToEntry(entry), { class: "result" });
   const entries = shown.map((entry) => {
@@ -177,14 +177,14 @@ function showResults() {
     made.append(element("b", {}, entry.label), ` ${entry.name}`);
     return element("li", {}, made);
   });
-  at("results").replaceChildren(...entries);
-  at("results").hidden = !text;
+  byId("results").replaceChildren(...entries);
+  byId("results").hidden = !text;
   const more = found.length > shown.length ? `, ${shown.length} shown` : "";
   say(text ? `${found.length} found${more}` : "");
 }
 
 function goToEntry(entry) {
-  at("results").hidden = true;
+  byId("results").hidden = true;
   select(itemAt(itemOfLayer(view.root, view.callers, entry.layer), entry.place), { focus: "box" });
 }
 
@@ -195,12 +195,12 @@ function setZoom(zoom) {
 
 function fit() {
   const { width, height } = layoutOf(view.root);
-  const frame = at("picture");
+  const frame = byId("picture");
   setZoom(Math.min(1, frame.clientWidth / (width + 24), frame.clientHeight / (height + 24)));
 }
 
 function savePicture() {
-  const style = at("picture-style").textContent;
+  const style = byId("picture-style").textContent;
   const blob = new Blob([pictureFile(view.svg, style)], { type: "image/svg+xml" });
   const link = element("a", { href: URL.createObjectURL(blob), download: "model.svg" });
   link.click();

@@ -1,5 +1,5 @@
 "use strict";
-// What is beside the picture: the outline, the details of the selected item, and lists.
+// The panels beside the picture: the outline, the details of the selected item, and lists.
 
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
@@ -8,14 +8,14 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
-// A button that calls a function.
+// Returns a button that calls a function.
 function button(text, action, attributes = {}) {
   const made = element("button", { type: "button", ...attributes }, text);
   made.addEventListener("click", action);
   return made;
 }
 
-// --- the outline: the same items as in the picture, as a tree of texts ---
+// --- the outline: a tree with a row for each item of the picture ---
 
 function outlineRows(root) {
   const rows = [];
@@ -72,7 +72,7 @@ function list(entries, draw) {
   return element("ul", {}, ...entries.map((entry) => element("li", {}, draw(entry))));
 }
 
-// The details of an item. `go` selects another one.
+// Returns the details of an item. The function `go` selects another item.
 function details(item, go) {
   const [title, subtitle] = namesOf(item);
   const made = [element("h2", {}, title, element("small", {}, subtitle))];
@@ -118,7 +118,7 @@ function layerFacts(layer) {
   return made;
 }
 
-// The sums over a layer and all that is inside it, by name.
+// Returns the parameters and FLOPs of a layer and all layers inside it.
 function totals(layer) {
   const found = { parameters: 0, flops: 0 };
   const prefix = layer === model.layers[model.root] ? "" : `${layer.name}.`;
@@ -130,7 +130,7 @@ function totals(layer) {
   return found;
 }
 
-// What feeds an item, and what reads it: the nodes at the other ends of the edges of its level.
+// Returns the lists of the nodes that an item reads, and of those that read it.
 function neighbours(item, go) {
   if (!item.parent || item.kind === "body") return [];
   if (item.kind === "step" && item.step.kind === "input") return inputSources(item, go);
@@ -164,7 +164,7 @@ function shapeText(shape) {
   return shape ? element("span", { class: "shape" }, ` ${shape}`) : "";
 }
 
-// An input is fed by the arguments of the call around it.
+// Returns the same for an input, whose source is an argument of the call around it.
 function inputSources(item, go) {
   const call = graphItem(item);
   const made = call.kind === "root"

@@ -1,5 +1,5 @@
 "use strict";
-// The search: all nodes of the graphs that the model reaches, by name, type, path or attribute.
+// The search finds nodes by name, type, path or attribute, in all graphs that the model calls.
 
 const MOST_RESULTS = 60;
 let searchable = null;
@@ -22,8 +22,8 @@ function searchEntries(callers) {
   return searchable;
 }
 
-// The entries with all words of a text; those with the whole text in their name come first.
-function searched(callers, text) {
+// Returns the entries that contain all words of a text. Entries named by the text come first.
+function searchResults(callers, text) {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
   if (!words.length) return [];
   const found = searchEntries(callers).filter(
