@@ -67,14 +67,14 @@ def forms_of(ir: Ir) -> dict[str, dict[str, Any]]:
         ArgumentError: their IR cannot describe some nodes. The message lists all.
     """
     problems: list[str] = []
-    forms = {name: _form(each, problems) for name, each in ir.to_dict().items()}
+    forms = {name: _to_their_form(each, problems) for name, each in ir.to_dict().items()}
     if problems:
         listed = "\n".join(f"  {each}" for each in problems)
         raise ArgumentError(f"the IR of elasticai-creator lacks:\n{listed}")
     return forms
 
 
-def _form(ours: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+def _to_their_form(ours: dict[str, Any], problems: list[str]) -> dict[str, Any]:
     form = {name: each for name, each in ours.items() if name not in ("nodes", "edges", _TENSORS)}
     place = f"implementation {ours['name']!r}"
     if "evaluation" in form:
@@ -84,9 +84,9 @@ def _form(ours: dict[str, Any], problems: list[str]) -> dict[str, Any]:
     if ours["nodes"] and form["type"] != MODULE:
         form |= {"type": MODULE, _CONTAINER: form["type"]}
     if _TENSORS in ours:
-        form[_TENSORS] = {name: _text_of(spec) for name, spec in ours[_TENSORS].items()}
+        form[_TENSORS] = {name: _spec_with_text(spec) for name, spec in ours[_TENSORS].items()}
     form["nodes"] = {
-        name: _node(each, f"{place}, node {name!r}", problems)
+        name: _to_their_node(each, f"{place}, node {name!r}", problems)
         for name, each in ours["nodes"].items()
     }
     form["edges"] = {}
@@ -96,7 +96,7 @@ def _form(ours: dict[str, Any], problems: list[str]) -> dict[str, Any]:
     return form
 
 
-def _node(ours: dict[str, Any], place: str, problems: list[str]) -> dict[str, Any]:
+def _to_their_node(ours: dict[str, Any], place: str, problems: list[str]) -> dict[str, Any]:
     form = {name: each for name, each in ours.items() if name not in ("name", *_LOST)}
     problems += [
         f"{place}: {name}={ours[name]!r:.80}; let it read values of nodes only"
@@ -115,7 +115,7 @@ def _node(ours: dict[str, Any], place: str, problems: list[str]) -> dict[str, An
     return form
 
 
-def _text_of(spec: dict[str, Any]) -> dict[str, Any]:
+def _spec_with_text(spec: dict[str, Any]) -> dict[str, Any]:
     return {key: each.hex() if type(each) is bytes else each for key, each in spec.items()}
 
 
@@ -147,14 +147,14 @@ def from_creator(root: Any, registry: Any = ()) -> Ir:
     if isinstance(registry, Mapping):
         named = dict(registry)
     else:
-        named = {str(_read(each).get("name", "")): each for each in registry}
-    first = _read(root)
+        named = {str(_data_of(each).get("name", "")): each for each in registry}
+    first = _data_of(root)
     name = str(first.get("name") or "root")
-    forms = {name: _ours(name, {"type": MODULE, **first})}
+    forms = {name: _to_our_form(name, {"type": MODULE, **first})}
     for key, each in named.items():
-        form = _read(each)
+        form = _data_of(each)
         if each is not root and form != first:
-            forms[str(key)] = _ours(str(key), form)
+            forms[str(key)] = _to_our_form(str(key), form)
     ir = Ir.from_dict(forms)
     ir = Ir(ir.values(), root=name)
     for each in ir.values():
@@ -167,7 +167,7 @@ def from_creator(root: Any, registry: Any = ()) -> Ir:
     return ir
 
 
-def _read(theirs: Any) -> dict[str, Any]:
+def _data_of(theirs: Any) -> dict[str, Any]:
     """Return attributes, nodes and edges of one of their implementations, in one dict."""
     if isinstance(theirs, Mapping):
         rest = {key: each for key, each in theirs.items() if key != "attributes"}
@@ -189,7 +189,7 @@ def _read(theirs: Any) -> dict[str, Any]:
     return {**data, "nodes": {name: nodes.get(name, {}) for name in graph.nodes}, "edges": found}
 
 
-def _ours(name: str, theirs: dict[str, Any]) -> dict[str, Any]:
+def _to_our_form(name: str, theirs: dict[str, Any]) -> dict[str, Any]:
     form: dict[str, Any] = {**theirs, "name": name}
     place = f"implementation {name!r}"
     nodes, edges = (_mapping(form.pop(key), f"{place}, {key}") for key in ("nodes", "edges"))
@@ -203,12 +203,14 @@ def _ours(name: str, theirs: dict[str, Any]) -> dict[str, Any]:
         before.setdefault(dst, []).append(src)
     order = _in_order(nodes, pairs)
     form["nodes"] = {
-        each: _our_node(each, nodes[each], before.get(each, []), f"{place}, node {each!r}")
+        each: _to_our_node(each, nodes[each], before.get(each, []), f"{place}, node {each!r}")
         for each in order
     }
     # In our IR, the edges follow the order of the arguments.
     read = [
-        (src, each) for each in order for src in _reads(form["nodes"][each]) or before.get(each, [])
+        (src, each)
+        for each in order
+        for src in _sources_of(form["nodes"][each]) or before.get(each, [])
     ]
     form["edges"] = {pair: pairs[pair] for pair in [*read, *pairs] if pair in pairs}
     if isinstance(form.get(_TENSORS), Mapping):
@@ -216,7 +218,7 @@ def _ours(name: str, theirs: dict[str, Any]) -> dict[str, Any]:
     return form
 
 
-def _our_node(name: str, data: Any, before: list[str], place: str) -> dict[str, Any]:
+def _to_our_node(name: str, data: Any, before: list[str], place: str) -> dict[str, Any]:
     form = {**_mapping(data, place), "name": name}
     form.setdefault("implementation", name)
     given = form.pop(_ARGS, None)
@@ -230,7 +232,7 @@ def _our_node(name: str, data: Any, before: list[str], place: str) -> dict[str, 
     return form
 
 
-def _reads(node: dict[str, Any]) -> list[str]:
+def _sources_of(node: dict[str, Any]) -> list[str]:
     return [each.node for each in node.get(_ARGS, ())]
 
 

@@ -44,8 +44,8 @@ class CheckedGraph:
         self.nodes: dict[str, Any] = graph.nodes
         self.path = path
         self.edges = [(str(src), str(dst)) for src, dst in graph.edges]
-        self.inputs = self._of(nir.Input, inputs)
-        self.outputs = self._of(nir.Output, outputs)
+        self.inputs = self._nodes_of_class(nir.Input, inputs)
+        self.outputs = self._nodes_of_class(nir.Output, outputs)
         ends = {*self.inputs, *self.outputs}
         self.inner = [name for name in self.nodes if name not in ends]
         self.inner_names = frozenset(self.inner)
@@ -56,7 +56,7 @@ class CheckedGraph:
         self.order = in_order(order, [edge for edge in self.edges if edge not in self.delayed])
         self.inner = [name for name in self.order if name not in ends]
 
-    def _of(self, cls: Any, order: list[str]) -> list[str]:
+    def _nodes_of_class(self, cls: Any, order: list[str]) -> list[str]:
         found = sorted((n for n, node in self.nodes.items() if isinstance(node, cls)), key=_natural)
         stated = [str(name) for name in order]
         return stated if sorted(stated) == sorted(found) else found
@@ -128,24 +128,24 @@ class CheckedGraph:
                 found[name] = layer
             elif layer.takes is not None:
                 found[name] = layer.gives(layer.takes)
-        waiting, after = list(found), self._after()
+        waiting, after = list(found), self._successors()
         while waiting:
             src = waiting.pop()
             for dst in after.get(src, ()):
                 given = found[src]
-                gives = self._gives(dst, layers.get(dst), given)
+                gives = self._output_shape(dst, layers.get(dst), given)
                 if dst not in found:
                     found[dst] = gives
                     waiting.append(dst)
         return found
 
-    def _after(self) -> dict[str, list[str]]:
+    def _successors(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         for src, dst in self.edges:
             found.setdefault(src, []).append(dst)
         return found
 
-    def _gives(self, name: str, layer: Any, given: Shape) -> Shape:
+    def _output_shape(self, name: str, layer: Any, given: Shape) -> Shape:
         if not isinstance(layer, Primitive):
             return layer if isinstance(layer, tuple) else given
         try:

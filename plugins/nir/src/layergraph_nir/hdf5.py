@@ -59,7 +59,7 @@ def read_graph(path: Path, max_bytes: int | None = None) -> Any:
     node = form.get("node")
     if not isinstance(node, dict):
         raise FileError(f"{str(path)!r}: it has no group 'node', which holds the graph of NIR")
-    return _made(path, node, "node", 0)
+    return _node_of(path, node, "node", 0)
 
 
 class _Walk:
@@ -82,7 +82,7 @@ class _Walk:
         """Return a group as a dict."""
         if level > 2 * MOST_LEVELS + 4:
             raise self._error(place, "groups are nested too deeply")
-        self._once(group, place)
+        self._refuse_second_read(group, place)
         found = {}
         for raw in group.id:
             name = raw.decode("utf8") if isinstance(raw, bytes) else raw
@@ -100,7 +100,7 @@ class _Walk:
                 raise self._error(inside, "it is neither a group nor an array")
         return found
 
-    def _once(self, each: Any, place: str) -> None:
+    def _refuse_second_read(self, each: Any, place: str) -> None:
         # A group with several parents could be read exponentially often, or contain itself.
         address = h5py.h5o.get_info(each.id).addr
         if address in self._seen:
@@ -108,7 +108,7 @@ class _Walk:
         self._seen.add(address)
 
     def _array(self, array: Any, place: str) -> Any:
-        self._once(array, place)
+        self._refuse_second_read(array, place)
         plan = array.id.get_create_plist()
         if plan.get_external_count() or array.is_virtual:
             raise self._error(place, "its numbers are in another file")
@@ -124,9 +124,9 @@ class _Walk:
         text = h5py.check_string_dtype(array.dtype)
         if text is None and (array.dtype.kind not in "fiub" or array.dtype.itemsize > 8):
             raise self._error(place, f"it holds {array.dtype}, and neither numbers nor text")
-        self._take(place, math.prod(array.shape) * array.dtype.itemsize)
+        self._charge(place, math.prod(array.shape) * array.dtype.itemsize)
         if array.chunks:
-            self._take(place, math.prod(array.chunks) * array.dtype.itemsize)
+            self._charge(place, math.prod(array.chunks) * array.dtype.itemsize)
         if text is None:
             return array[()]
         return self._text(array, place)
@@ -147,13 +147,14 @@ class _Walk:
     def _decoded(self, value: Any, place: str, longest: int) -> str:
         if not isinstance(value, bytes | str) or len(value) > longest:
             raise self._error(place, "its text is too long")
-        self._take(place, len(value))
+        self._charge(place, len(value))
         try:
             return value.decode("utf8") if isinstance(value, bytes) else value
         except UnicodeDecodeError:
             raise self._error(place, "its text is not UTF-8") from None
 
-    def _take(self, place: str, count: int) -> None:
+    def _charge(self, place: str, count: int) -> None:
+        """Subtract bytes from the budget; refuse the file if it is used up."""
         self._left -= count
         if self._left < 0:
             raise self._error(
@@ -166,7 +167,7 @@ class _Walk:
         return FileError(f"{str(self._path)!r}: {place or '/'}: {reason}")
 
 
-def _made(path: Path, form: Any, place: str, level: int) -> Any:
+def _node_of(path: Path, form: Any, place: str, level: int) -> Any:
     """Build the node of NIR that a dict describes."""
     if not isinstance(form, dict) or level > MOST_LEVELS:
         raise FileError(f"{str(path)!r}: {place}: a node of NIR belongs here")
@@ -186,7 +187,7 @@ def _made(path: Path, form: Any, place: str, level: int) -> Any:
         if not isinstance(inside, dict):
             raise FileError(f"{str(path)!r}: {place}: it has no nodes")
         nodes = {
-            name: _made(path, each, f"{place}/nodes/{name}", level + 1)
+            name: _node_of(path, each, f"{place}/nodes/{name}", level + 1)
             for name, each in inside.items()
         }
         edges = list(_edges(path, form.get("edges"), place))

@@ -51,7 +51,7 @@ def from_nir(graph: Any, *, dt: float | None = None) -> tuple[Ir, dict[str, torc
     """
     if not isinstance(graph, nir.NIRGraph):
         raise ArgumentError(f"a {type(graph).__name__} stands where a nir.NIRGraph belongs")
-    said = _said(graph)
+    said = _metadata_of(graph)
     step = dt if dt is not None else said.get("dt", DT)
     if type(step) is not float or not 0 < step < float("inf"):
         raise ArgumentError(f"dt is {step!r}; give a number of seconds above zero, such as 1e-4")
@@ -68,7 +68,7 @@ def from_nir(graph: Any, *, dt: float | None = None) -> tuple[Ir, dict[str, torc
     return ir, reader.state
 
 
-def _said(graph: Any) -> dict[str, Any]:
+def _metadata_of(graph: Any) -> dict[str, Any]:
     """Return the metadata that ``to_nir`` wrote."""
     text = graph.metadata.get("layergraph")
     try:
@@ -170,9 +170,9 @@ class _Nodes:
         self.feedbacks: dict[str, str] = {}
         for src, _ in one.edges:
             if src in delayed:
-                self.feedbacks.setdefault(one.path_of(self._free(f"{src}_before")), src)
+                self.feedbacks.setdefault(one.path_of(self._unused_name(f"{src}_before")), src)
 
-    def _free(self, wish: str) -> str:
+    def _unused_name(self, wish: str) -> str:
         while wish in self._one.nodes:
             wish += "_"
         return wish

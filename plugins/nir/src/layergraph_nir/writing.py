@@ -90,9 +90,12 @@ class NirBackend(Backend):
             return UNKNOWN
         for name in inner.states:
             outer.take_state(given[name])
-        return self._left(inner, given, value, self.name_of(step))
+        return self._result_of_group(inner, given, value, self.name_of(step))
 
-    def _left(self, inner: GraphBuilder, given: dict[str, Signal], value: Any, name: str) -> Any:
+    def _result_of_group(
+        self, inner: GraphBuilder, given: dict[str, Signal], value: Any, name: str
+    ) -> Any:
+        """Put the graph of a composite into the graph around it, and return the result."""
         outer = self.graph
         signals = [leaf for leaf in leaves(value) if isinstance(leaf, Signal)]
         read = inner.used_inputs()
