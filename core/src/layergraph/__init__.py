@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from layergraph_rewrite.edit import edit
     from layergraph_rewrite.extract import extract
     from layergraph_rewrite.passes import run_passes
-    from layergraph_rewrite.rewrite import Rule, find_matches, rewrite, rule
+    from layergraph_rewrite.rules import Rule, find_matches, rewrite, rule
     from layergraph_shapes import annotate_shapes, cost, shapes
     from layergraph_source.writer import to_source
     from layergraph_tools.difference import diff
@@ -92,7 +92,7 @@ _HOMES = {
     "Limits": "layergraph_files.limits",
     "Lowering": "layergraph.hook_types.lowerings",
     "Pass": "layergraph.hook_types.passes",
-    "Rule": "layergraph_rewrite.rewrite",
+    "Rule": "layergraph_rewrite.rules",
     "Structure": "layergraph.hook_types.structures",
     "TensorKind": "layergraph.tensors.kinds",
     "Unwrapped": "layergraph.hook_types.wrapping",
@@ -105,15 +105,15 @@ _HOMES = {
     "example_inputs": "layergraph.inputs",
     "explain": "layergraph_tools.explain",
     "extract": "layergraph_rewrite.extract",
-    "find_matches": "layergraph_rewrite.rewrite",
+    "find_matches": "layergraph_rewrite.rules",
     "fingerprint": "layergraph_index.fingerprint",
     "hookimpl": "layergraph.hookspecs",
     "layer": "layergraph.layers",
     "load": "layergraph.io",
     "load_model": "layergraph.io",
     "preflight": "layergraph_tools.preflight",
-    "rewrite": "layergraph_rewrite.rewrite",
-    "rule": "layergraph_rewrite.rewrite",
+    "rewrite": "layergraph_rewrite.rules",
+    "rule": "layergraph_rewrite.rules",
     "run_passes": "layergraph_rewrite.passes",
     "save": "layergraph.io",
     "shapes": "layergraph_shapes",

@@ -269,13 +269,13 @@ def _doubling(levels):
 
 def test_flat_graphs_that_double(monkeypatch):
     assert len(_doubling(6).flatten()["m0"].nodes) == 2 + 2**6
-    monkeypatch.setattr("layergraph.ir.flatten._NODES", 1000)
+    monkeypatch.setattr("layergraph_rewrite.flatten._NODES", 1000)
     with pytest.raises(InvalidIrError, match="nodes and values on one level"):
         _doubling(50).flatten()
 
 
 def test_flat_values_that_double(monkeypatch):
-    monkeypatch.setattr("layergraph.ir.flatten._NODES", 1000)
+    monkeypatch.setattr("layergraph_rewrite.flatten._NODES", 1000)
     ir = _doubling(12)
     for each in ir.values():
         if each.nodes:

@@ -183,6 +183,7 @@ class Ir(Implementations):
 
         Raises:
             InvalidIrError: the IR breaks a rule, or the graph of one level would be too large.
+            MissingDistributionError: ``layergraph-rewrite`` is not installed.
 
         Example:
             >>> import torch, layergraph as lg
@@ -191,8 +192,5 @@ class Ir(Implementations):
             >>> [node.type for node in flat["root"].nodes.values()]
             ['input', 'relu', 'tanh', 'output']
         """
-        # Imported on first use, to keep start-up fast.
-        from layergraph.ir.flatten import flatten
-
         check(self)
-        return Ir(flatten(self), self.root)
+        return Ir(imported("layergraph_rewrite.flatten", "flatten")(self), self.root)
