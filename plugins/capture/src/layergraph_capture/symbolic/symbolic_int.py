@@ -11,7 +11,7 @@ import operator
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from numbers import Integral, Real
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import torch
 
