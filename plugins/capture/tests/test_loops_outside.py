@@ -379,6 +379,19 @@ class SlicedModules(Base):
         return torch.stack(self.steps(x), 1)
 
 
+@served(most=21)
+class WithRowsOfTable(Base):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(30, 4))
+
+    def forward(self, x):
+        h = x[:, 0] * 0
+        for value, row in zip(x.unbind(1), self.table.unbind(0)):
+            h = self.cell(value + row, h)
+        return h
+
+
 class Settings:
     prefix = "text_"
     blocks = ("plain", "scaled")
