@@ -15,9 +15,6 @@ _REASONS: dict[str, str] = {
         transformers/MobileViTForImageClassification transformers/MobileViTForSemanticSegmentation
         transformers/MobileViTModel transformers/SEWDModel transformers/SEWModel
     """,
-    "its code writes the length into a text, which it keeps": """
-        transformers/LEDModel
-    """,
     "its code decides by numbers in its inputs, which are others then": """
         transformers/SwitchTransformersForConditionalGeneration
     """,

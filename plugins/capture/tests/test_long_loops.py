@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -242,7 +243,24 @@ class Floats(Recurrent):
         return h
 
 
-@pytest.mark.parametrize("kind", [ChangesLate, Guarded, ChangesWeights, Floats, While, Catches])
+class CountsInCache(Recurrent):
+    """It counts where no search sees it, so that only a full run shows its later turns."""
+
+    def forward(self, x):
+        seen = functools.cache(lambda _: None)
+        h = x.new_zeros(x.shape[0], 4)
+        for t in range(x.shape[1]):
+            seen(seen.cache_info().currsize)
+            h = torch.tanh(self.lin(x[:, t]) + h) * 0.5 - torch.sigmoid(h)
+            if seen.cache_info().currsize > TURNS // 2:
+                h = h * 2
+        return h
+
+
+HARD = [ChangesLate, Guarded, ChangesWeights, Floats, While, Catches, CountsInCache]
+
+
+@pytest.mark.parametrize("kind", HARD)
 def test_what_few_turns_do_not_show_is_captured_in_full(kind, recorded):
     torch.manual_seed(0)
     model = kind()

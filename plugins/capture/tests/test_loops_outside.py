@@ -8,6 +8,7 @@ A rebuilt model gives the numbers of the original for other lengths, or refuses 
 
 from __future__ import annotations
 
+import collections
 import copy
 import functools
 import itertools
@@ -174,6 +175,43 @@ class OfArray(Counting):
         return float(self.kept[0])
 
 
+class LocalCounting(Base):
+    """Counts in a local variable, for longer than the runs that capture makes."""
+
+    def counter(self):
+        """Return an object, and a function that returns the number of the turn, from 1 on."""
+        raise NotImplementedError
+
+    def forward(self, x):
+        kept, count = self.counter()
+        h = x[:, 0] * 0
+        for t in range(x.size(1)):
+            h = self.cell(x[:, t], h)
+            if count(kept) > 30:
+                h = h * 2
+        return h
+
+
+@served(most=21)
+class OfBytes(LocalCounting):
+    def counter(self):
+        def count(kept):
+            kept.append(1)
+            return len(kept)
+
+        return bytearray(), count
+
+
+@served(most=21)
+class OfCounter(LocalCounting):
+    def counter(self):
+        def count(kept):
+            kept["turns"] += 1
+            return kept["turns"]
+
+        return collections.Counter(), count
+
+
 @served(most=20)
 class OfDefault(Base):
     def counted(self, kept=[0]):
@@ -278,6 +316,34 @@ class FirstTen(Base):
 
 
 @served(most=21)
+class LastThirty(Base):
+    def forward(self, x):
+        return torch.stack(self.steps(x)[-30:], 1)
+
+
+@served(most=21)
+class BySliceObject(Base):
+    def forward(self, x):
+        last = slice(-30, None)
+        return torch.stack(self.steps(x)[last], 1)
+
+
+class Buffer(list):
+    def add(self, value):
+        self.append(value)
+        del self[:-30]
+
+
+@served(most=21)
+class OfListSubclass(Base):
+    def forward(self, x):
+        values = Buffer()
+        for t in range(x.size(1)):
+            values.add(self.lin(x[:, t]))
+        return torch.stack(list(values), 1)
+
+
+@served(most=21)
 class LastTwoHundred(Base):
     def forward(self, x):
         return torch.stack(self.steps(x)[-200:], 1)
@@ -311,6 +377,19 @@ class SlicedModules(Base):
         for layer in self.layers[: self.kept]:
             x = layer(x)
         return torch.stack(self.steps(x), 1)
+
+
+@served(most=21)
+class WithRowsOfTable(Base):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(30, 4))
+
+    def forward(self, x):
+        h = x[:, 0] * 0
+        for value, row in zip(x.unbind(1), self.table.unbind(0)):
+            h = self.cell(value + row, h)
+        return h
 
 
 class Settings:

@@ -185,8 +185,11 @@ class _Fit:
         if not isinstance(first, Call) or first.target != LENGTH:
             return False
         numbers = [item.args[1] for item in items]
+        if len(set(numbers)) == 1 or self._explained(numbers, level) is not None:
+            # A guard compares it with the size, because sizes of two inputs may differ later.
+            return False
         value = self._value([item.args[0] for item in items], level, first.value.scope, glued)
-        if len(set(numbers)) == 1 or not isinstance(value, TracedValue):
+        if not isinstance(value, TracedValue):
             return False
         size = self._glued(LEN, (value,), first.value.scope, glued)
         self._sizes.append(Size(size, tuple(numbers), level))

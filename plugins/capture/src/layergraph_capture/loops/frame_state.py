@@ -13,6 +13,7 @@ from types import (
     MethodType,
     MethodWrapperType,
     ModuleType,
+    WrapperDescriptorType,
 )
 from typing import Any
 
@@ -103,10 +104,9 @@ class _State:
         return kind, *self._inside(kind, value)
 
     def _inside(self, kind: type, value: Any) -> Iterable[object]:
-        if kind in _CONTAINERS or (isinstance(value, tuple) and hasattr(kind, "_fields")):
-            return map(self.of, value)
-        if kind is dict:
-            return [(self.of(key), self.of(each)) for key, each in value.items()]
+        if issubclass(kind, _CONTAINERS):
+            held = [*map(self.of, _items_of(value))]
+            return [*held, *((name, self.of(each)) for name, each in _members_of(value))]
         if kind is FunctionType:
             cells = [cell.cell_contents for cell in value.__closure__ or () if _is_full(cell)]
             given = value.__defaults__, value.__kwdefaults__
@@ -121,12 +121,15 @@ class _State:
             # Arrays, of numpy and of Python.
             return (value.tobytes(),)
         members = [(name, self.of(each)) for name, each in _members_of(value)]
+        if type(kind.__repr__) is WrapperDescriptorType and kind.__repr__ is not object.__repr__:
+            # Its text holds what a compiled class does not show otherwise, such as a bytearray.
+            members.append(("", repr(value)))
         # Code makes a new one in each turn, and does not ask which one it is.
         return members if _is_by_value(kind) else (id(value), *members)
 
 
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, torch.dtype, torch.device, slice})
-_CONTAINERS = frozenset({list, tuple, set, frozenset, deque, torch.Size})
+_CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 _METHODS = frozenset({MethodType, BuiltinMethodType, MethodWrapperType})
 _OPEN = (FunctionType, type, ModuleType)
 _MOST_OBJECTS = 1000
@@ -189,12 +192,9 @@ def is_plain(value: Any) -> bool:
         seen.add(id(each))
         if len(seen) > _MOST_OBJECTS or isinstance(each, nn.Module | torch.Tensor | StandIn):
             return False
-        if kind is dict:
-            pending += [*each.keys(), *each.values()]
-        elif kind in _CONTAINERS:
-            pending += each
-        elif type(getattr(each, "__dict__", None)) is dict and not isinstance(each, _OPEN):
-            pending += [member for _, member in _members_of(each)]
+        is_open = type(getattr(each, "__dict__", None)) is dict and not isinstance(each, _OPEN)
+        if is_open or issubclass(kind, _CONTAINERS):
+            pending += [*_items_of(each), *(member for _, member in _members_of(each))]
         else:
             return False
     return True
@@ -204,6 +204,13 @@ def _is_by_value(kind: type) -> bool:
     """Return whether objects of a class with equal fields are equal."""
     options = getattr(kind, "__dataclass_params__", None)
     return options is not None and bool(options.eq)
+
+
+def _items_of(value: Any) -> Iterator[Any]:
+    """Yield what a container holds, by the methods of its builtin base class."""
+    for base in _CONTAINERS:
+        if issubclass(type(value), base):
+            yield from itertools.chain(*dict.items(value)) if base is dict else base.__iter__(value)
 
 
 def _members_of(value: Any) -> Iterator[tuple[str, Any]]:

@@ -26,9 +26,9 @@ from layergraph_capture.loops.frame_state import is_plain
 UNKNOWN = 1 << 30
 """More turns than any run has, because no run reveals every use of a list."""
 
-# The shortest run for the search of loops reveals the effect of bounds up to this sum.
-_FEW_TURNS = 5
-_CUTTING = frozenset("islice deque takewhile dropwhile compress nlargest nsmallest".split())
+# The two shortest runs for the search of loops have up to so many turns.
+_FEW_TURNS = 6
+_CUTTING = frozenset("slice islice deque takewhile dropwhile compress nlargest nsmallest".split())
 _SUBSCRIPTS = frozenset("BINARY_SUBSCR STORE_SUBSCR DELETE_SUBSCR".split())
 _SLICES = frozenset("BINARY_SLICE STORE_SLICE".split())
 
@@ -149,4 +149,5 @@ def _turns(bounds: Sequence[Any]) -> int:
     if not all(type(each) is int for each in numbers):
         return UNKNOWN
     start, stop, step = (*numbers, 1)[:3]
-    return abs(start) + abs(stop) + (3 * abs(step) if abs(step) > 1 else 0)
+    # ``values[-10:]`` is the whole list of ten turns.
+    return abs(start) + abs(stop) + 1 + (3 * abs(step) if abs(step) > 1 else 0)

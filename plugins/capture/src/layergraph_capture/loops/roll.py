@@ -239,7 +239,7 @@ class _Region:
             raise NotRollableError("a value comes from elsewhere in another turn")
         found, _, slot = known[0]
         turns = [turn for _, turn, _ in known]
-        whole = self._writer.list_of(found, slot, self._call, turns)
+        whole = self._writer.list_of(found, slot, self._call)
         index = self._index(turns)
         given = self._outside(whole)
         return self._writer.glued(self._writer.level, GETITEM, given, index)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -82,10 +82,10 @@ class Writer:
         root.parameters, root.known = own.parameters, set(own.known)
         root.args, root.kwargs = self.read(own.args), self.read(own.kwargs)
         self._scope(own)
-        # A loop that only reads elements is certain if certain loops use all of these.
+        # A run records an element only where code uses it. So a loop that only reads elements is
+        # certain if the loops that use these are.
         for written in self._only_parts:
-            are_certain = self.uncertain.isdisjoint({written.call, *written.readers})
-            if not written.is_read_whole or not are_certain:
+            if not self.uncertain.isdisjoint(written.readers):
                 self.uncertain.add(written.call)
         trace = Trace(root, self._trace.constants, parameters)
         uncertain = {each for each in self.uncertain if each is not None}
@@ -241,29 +241,20 @@ class Writer:
         if place in found.finals:
             return self._result(found, found.finals[place])
         whole = self._collected(found, slot)
-        found.turns_read.setdefault(slot, set()).add(turn)
         return self.glued(found.level, GETITEM, whole, turn, behind=whole.call)
 
     def _result(self, found: WrittenLoop, index: int) -> TracedValue:
         return self.glued(found.level, GETITEM, found.call.value, index, behind=found.call)
 
-    def list_of(
-        self,
-        found: WrittenLoop,
-        slot: int,
-        reader: Call | None = None,
-        turns: Iterable[int] = (),
-    ) -> TracedValue:
+    def list_of(self, found: WrittenLoop, slot: int, reader: Call | None = None) -> TracedValue:
         """Return the list of the values of all turns of a loop.
 
         Args:
             found: the loop.
             slot: the slot.
             reader: the loop that reads one value in each turn; None for any other use.
-            turns: the turns whose values that loop reads.
         """
         found.readers.append(reader)
-        found.turns_read.setdefault(slot, set()).update(turns)
         return self._collected(found, slot)
 
     def _collected(self, found: WrittenLoop, slot: int) -> TracedValue:

@@ -70,7 +70,6 @@ class WrittenLoop:
         only_parts: whether its turns only read elements.
         lists: the list of each collected slot.
         readers: the readers of lists: a loop that reads one value in each turn, or None.
-        turns_read: the turns whose values these loops, or the code after the loop, read.
     """
 
     turns: int
@@ -83,14 +82,6 @@ class WrittenLoop:
     only_parts: bool = False
     lists: dict[int, TracedValue] = field(default_factory=dict)
     readers: list[Call | None] = field(default_factory=list)
-    turns_read: dict[int, set[int]] = field(default_factory=dict)
-
-    @property
-    def is_read_whole(self) -> bool:
-        """Return whether the values of all turns are read, one by one."""
-        return bool(self.readers) and all(
-            len(self.turns_read.get(slot, ())) == self.turns for slot in self.lists
-        )
 
 
 Place = tuple[WrittenLoop, int, int]

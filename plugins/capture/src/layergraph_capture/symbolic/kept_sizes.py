@@ -16,7 +16,7 @@ from typing import Any
 
 from layergraph.torch2ir.tracing.stand_ins import changed_inside
 from layergraph_capture.symbolic.ended_sizes import take_ended
-from layergraph_capture.symbolic.symbolic_int import Text, plain
+from layergraph_capture.symbolic.symbolic_int import plain
 
 _ROUNDS = 5
 
@@ -45,12 +45,10 @@ def replace_kept_sizes() -> None:
 
 
 def _is_fixed(holder: object) -> bool:
-    return issubclass(type(holder), tuple | frozenset | slice | Text)
+    return issubclass(type(holder), tuple | frozenset | slice)
 
 
 def _made(holder: Any, new: dict[int, Any]) -> Any:
-    if isinstance(holder, Text):
-        return holder.plain()
     change = functools.partial(_changed, new=new)
     if isinstance(holder, slice):
         return slice(*map(change, (holder.start, holder.stop, holder.step)))

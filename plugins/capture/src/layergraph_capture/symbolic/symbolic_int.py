@@ -11,13 +11,14 @@ import operator
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from numbers import Integral, Real
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import torch
 
 from layergraph.errors import CaptureError
 from layergraph.functions.table import MATH
 from layergraph.torch2ir.tracing.stand_ins import StandIn
+from layergraph_capture.symbolic.messages import is_in_message
 
 Origin = tuple[Any, ...]
 """The origin of a number: the name of a function, and its arguments."""
@@ -67,8 +68,9 @@ class SymbolicNumber(StandIn):
         return self.value
 
     def lose(self) -> Any:
-        """Return the plain number, and guard it."""
-        self.listener.assume((self,), self.value)
+        """Return the plain number, and guard it, unless it is for a message."""
+        if not is_in_message():
+            self.listener.assume((self,), self.value)
         return self.value
 
     def __bool__(self) -> bool:
@@ -84,9 +86,6 @@ class SymbolicNumber(StandIn):
 
     def __rdivmod__(self, other: Any) -> Any:
         return other // self, other % self
-
-    def __str__(self) -> str:
-        return Text(self)
 
     def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
         number = self.lose()
@@ -151,46 +150,6 @@ class _Known:
     def maybe_as_int(self) -> Any:
         """Return the number if it is an int."""
         return self._value if self.is_int() else None
-
-
-class Text(str, StandIn):
-    """The text of a number. Messages use it as it is; code that reads the text adds a guard."""
-
-    number: SymbolicNumber
-
-    def __new__(cls, number: SymbolicNumber) -> Self:
-        """Make the text of a number."""
-        text = super().__new__(cls, number.value)
-        text.number = number
-        return text
-
-    def plain(self) -> str:
-        """Return the text as a plain ``str``."""
-        return "".join(self)
-
-    def _lost(self) -> str:
-        return str(lost(self.number))
-
-    def __hash__(self) -> int:
-        return hash(self._lost())
-
-    def __eq__(self, other: object) -> bool:
-        return self._lost() == other
-
-    def __ne__(self, other: object) -> bool:
-        return self._lost() != other
-
-    def __add__(self, other: str) -> str:
-        return self._lost() + other
-
-    def __radd__(self, other: str) -> str:
-        return other + self._lost()
-
-    def __format__(self, said: str) -> str:
-        return format(self._lost(), said)
-
-    def __str__(self) -> str:
-        return self._lost()
 
 
 def plain(value: Any) -> Any:
@@ -295,6 +254,7 @@ _LOSING: dict[str, Callable[..., Any]] = {
     "__complex__": complex,
     "__hash__": hash,
     "__repr__": repr,
+    "__str__": str,
     "__format__": format,
 }
 _MEMBERS = "as_integer_ratio bit_count bit_length conjugate hex is_integer to_bytes".split()

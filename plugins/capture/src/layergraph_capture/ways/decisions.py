@@ -61,6 +61,8 @@ class Decisions:
         self._answers = answers
         self._asked = 0
         self._known: dict[str, bool] = {}
+        # The answers to comparisons of values that are plain numbers.
+        self._compared: dict[tuple[str, tuple[Value, ...]], bool] = {}
         self._numbers = ValueNumbers(guards)
         # The answers to each question, in order, for a replay of the run.
         self._said: dict[tuple[str, str], list[bool]] = {}
@@ -117,8 +119,13 @@ class Decisions:
                 return self._answered_before(key)
             self._guards.expect_call(name, args, answer)
             return answer
+        if (name, args) in self._compared:
+            # No change in place reaches numbers that the run has read before it.
+            answer = self._compared[name, args]
+            self._said[self._key(name, args, {})].append(answer)
+            return answer
         if not is_branch and self._follows_inputs(args):
-            return self._decided(name, args, {}, answer)
+            return self._compare(name, args, answer, is_by_size=False)
         if self._question(name, args, {}) not in self._known:
             if is_branch:
                 is_over = self._branches == MAX_BRANCHES
@@ -131,7 +138,20 @@ class Decisions:
                 return answer
             number = len(self.made)
             self.is_size_forced |= number < len(self._answers) and self._answers[number] != answer
-        return self._decided(name, args, {}, answer, is_by_size=True, is_branch=is_branch)
+        return self._compare(name, args, answer, is_by_size=True, is_branch=is_branch)
+
+    def _compare(
+        self,
+        name: str,
+        args: tuple[Value, ...],
+        answer: bool,
+        *,
+        is_by_size: bool,
+        is_branch: bool = False,
+    ) -> bool:
+        answer = self._decided(name, args, {}, answer, is_by_size=is_by_size, is_branch=is_branch)
+        self._compared[name, args] = answer
+        return answer
 
     def is_known(self, name: str, args: tuple[Value, ...]) -> bool:
         """Return whether the run has already decided by such a comparison."""
