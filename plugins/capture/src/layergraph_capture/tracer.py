@@ -21,15 +21,11 @@ from layergraph.functions.operations import OPERATIONS, computes
 from layergraph.ir import Value
 from layergraph.literals import UnknownValueError, to_graph_literal
 from layergraph.tensors.state import Memory
-from layergraph.torch2ir.indexing.leaves import (
-    note_leaves,
-)
+from layergraph.torch2ir.indexing.leaves import note_leaves
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.state.watching import Watch
-from layergraph.torch2ir.tracing.called_functions import (
-    unnamed,
-)
+from layergraph.torch2ir.tracing.called_functions import unnamed
 from layergraph.torch2ir.tracing.code_patches import named_functions, size_functions
 from layergraph.torch2ir.tracing.module_call import Trace, TracedValue
 from layergraph.torch2ir.tracing.patches import Patch
@@ -39,9 +35,7 @@ from layergraph_capture.function_calls import FunctionCalls
 from layergraph_capture.interception.applied import AppliedFunctions
 from layergraph_capture.interception.higher_order import HigherOrderCalls
 from layergraph_capture.interception.interceptors import unseen
-from layergraph_capture.interception.saved_tensors import (
-    transforms_without_hooks,
-)
+from layergraph_capture.interception.saved_tensors import transforms_without_hooks
 from layergraph_capture.interception.set_data import REASON, SET_DATA, Assignments
 from layergraph_capture.interception.tensor_queries import Queries
 from layergraph_capture.interception.torch_modes import (
@@ -142,6 +136,7 @@ class EagerTracer(Tracer):
         self._conversions = ConversionPatches(self.sizes, options.conversions)
         self._leaf_calls = LeafCalls(self, trackers.hidden, self._snapshot)
         self._function_calls = FunctionCalls(self, self._snapshot, self._turns, options.values)
+        self.tables = options.tables.of_run(module_index)
         self.trains = note_leaves(module_index)
 
     # --- running ---
@@ -167,6 +162,7 @@ class EagerTracer(Tracer):
             self._complete(trace)
             return trace
         finally:
+            self._options.tables.note(self.changes)
             self.tensors.clear()
             self.devices.clear()
             self.sizes.end()
@@ -179,6 +175,7 @@ class EagerTracer(Tracer):
             trace.least_turns = self._slices.turns(keeps_lists=states.keeps_lists or is_kept)
         if self._snapshot.saves_parameters:
             self.short_runs.changes_parameters()
+        self.tables.check(trace, self.tensors.value_of, self.module_index.trained_keys())
         trace.kept = {
             id(tensor): value
             for change in self.changes
@@ -221,6 +218,7 @@ class EagerTracer(Tracer):
         yield from transforms_without_hooks()
         yield from named_functions(self)
         yield from size_functions(self)
+        yield from self.tables.patches()
 
     def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
         """See :class:`Tracer`."""

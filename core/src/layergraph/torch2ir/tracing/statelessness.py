@@ -78,12 +78,7 @@ def check_unaffected(make: Callable[[], Tracer], trace: Trace, changes: list[Cha
 
 
 def _is_left_to_calls(tracer: Tracer, trace: Trace, other: Trace, changes: list[Change]) -> bool:
-    trained = {
-        each.key(name)
-        for each in tracer.module_index
-        for name, tensor, _ in each.tensors()
-        if tensor.requires_grad
-    }
+    trained = tracer.module_index.trained_keys()
     is_possible = may_recompute(trace, other, trace.kept.values(), trained)
     return is_possible and tracer.doubts(changes)
 
