@@ -58,9 +58,7 @@ class SymbolicNumber(StandIn):
 
     def key(self) -> Hashable:
         """Return a key that is equal for numbers with equal origins."""
-        return tuple(
-            [each.key() if isinstance(each, SymbolicNumber) else each for each in self.origin]
-        )
+        return key_of(self.origin)
 
     def plain(self) -> Any:
         """Return the plain number, without a guard."""
@@ -191,6 +189,11 @@ class Text(str, StandIn):
 
     def __str__(self) -> str:
         return self._lost()
+
+
+def key_of(origin: Origin) -> Hashable:
+    """Return a key that is equal for equal origins."""
+    return tuple([each.key() if isinstance(each, SymbolicNumber) else each for each in origin])
 
 
 def plain(value: Any) -> Any:
