@@ -12,6 +12,7 @@ from layergraph.torch2ir.code_owners import add_tracer_package
 from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.tracing.module_call import Trace
 from layergraph_capture.arguments import Arguments
+from layergraph_capture.interception.saved_tensors import SavedTensors
 from layergraph_capture.later_calls import LaterCalls
 from layergraph_capture.loops.confirm import is_like_model
 from layergraph_capture.loops.find import looped
@@ -64,6 +65,7 @@ class EagerCapturer(Capturer):
         self._arguments = self._examples[0]
         self._runs = Runs(request.module_index)
         self._conversions = Conversions()
+        self._saved = SavedTensors()
         self._branches: set[str] = set()
         self._doubts: list[Change] = []
         self._tables = KeyedTables(request.module_index.reach)
@@ -102,6 +104,7 @@ class EagerCapturer(Capturer):
             self._conversions,
             short_runs,
             self._tables,
+            self._saved,
             self._doubts,
             answers,
             numbers_turns,
@@ -247,6 +250,10 @@ class EagerCapturer(Capturer):
     def retries(self) -> bool:
         """See :class:`Capturer`."""
         if self._short_runs.goes_on() or self._tables.begin():
+            self._begin_anew()
+            return True
+        if self._saved.are_needed and not self._saved.are_kept:
+            self._saved.are_kept = True
             self._begin_anew()
             return True
         # Code may need plain results of int() and float(), for example to index a numpy array.

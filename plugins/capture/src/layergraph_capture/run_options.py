@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from layergraph.capturing import Values
 from layergraph.torch2ir.state.changes import Change
 from layergraph_capture.arguments import Arguments
+from layergraph_capture.interception.saved_tensors import SavedTensors
 from layergraph_capture.loops.short_runs import ShortRuns
 from layergraph_capture.symbolic.conversions import Conversions
 from layergraph_capture.trackers.constants import Constants
@@ -27,6 +28,7 @@ class RunOptions:
         conversions: whether ``int()`` and ``float()`` return symbolic numbers.
         short_runs: leaves a run of very many turns.
         tables: the dicts that are keyed by sizes.
+        saved: the treatment of the tensors that autograd saves.
         doubts: takes the changes after which the IR is to be compared with the model.
         answers: the forced answers of the first decisions.
         numbers_turns: whether the iteration numbers of loops are symbolic.
@@ -41,6 +43,7 @@ class RunOptions:
     conversions: Conversions
     short_runs: ShortRuns
     tables: KeyedTables
+    saved: SavedTensors
     doubts: list[Change]
     answers: Sequence[bool] = ()
     numbers_turns: bool = False

@@ -97,7 +97,7 @@ class EagerTracer(Tracer):
         options: RunOptions,
     ) -> None:
         super().__init__(module_index, keys, memory, functions, options.arguments.device)
-        self.switch = switch = RecordingSwitch()
+        self.switch = switch = RecordingSwitch(options.saved)
         # Bound once, because each call of a function uses it.
         self.unrecorded = switch.unrecorded  # type: ignore[method-assign]
         self._options = options
