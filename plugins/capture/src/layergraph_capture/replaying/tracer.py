@@ -118,7 +118,7 @@ class ReplayTracer(EagerTracer):
                 other_mode(self.module_index),
                 self.decisions.replaying(replayer.diverge),
             ):
-                model(*args, **kwargs)
+                self.call_root(model, args, kwargs)
         except Exception as error:
             raise_interrupt(error)
             return None
