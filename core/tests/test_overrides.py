@@ -205,10 +205,6 @@ def _own_weights(self, state_dict, prefix, *args):
     self.scale.data.copy_(state_dict[prefix + "scale"].abs())
 
 
-def _call(self, *args):
-    return nn.Module.__call__(self, *args) * 2
-
-
 def _of_the_stem(self, recurse=True):
     return self.stem.parameters(recurse)
 
@@ -233,7 +229,6 @@ REFUSED = {
     "requires_grad_": [_some],
     "zero_grad": [lambda self, set_to_none=True: None],
     "load_state_dict": [_scaled],
-    "__call__": [_call],
     "parameters": [_of_the_stem],
 }
 EACH = [(name, method) for name, methods in REFUSED.items() for method in methods]
@@ -250,9 +245,8 @@ def test_what_cannot_be_carried_over_is_refused(name, method, training):
     for args in ((X,), None):
         with pytest.raises(CaptureError, match=rf"'the model' \(Own\).* overrides {name}\b"):
             lg.to_ir(model, args)
-        if name != "__call__":  # a submodule may have one
-            with pytest.raises(CaptureError, match=r"'0\.1' \(Own\)"):
-                lg.to_ir(nn.Sequential(nn.Sequential(nn.Identity(), model)), args)
+        with pytest.raises(CaptureError, match=r"'0\.1' \(Own\)"):
+            lg.to_ir(nn.Sequential(nn.Sequential(nn.Identity(), model)), args)
     report = str(lg.preflight(model, (X,)))
     assert name in report
     assert "Own" in report
@@ -341,15 +335,61 @@ def test_gradients_that_train_turns_off_are_no_obstacle_once_they_are():
     ]
 
 
-@pytest.mark.parametrize("with_inputs", [True, False])
-def test_code_around_forward_of_a_part_is_kept(with_inputs):
-    class Doubled(nn.Linear):
-        def __call__(self, x):
-            return super().__call__(x) * 2
+class Doubled(nn.Linear):
+    """It runs code around forward."""
 
-    model = nn.Sequential(Doubled(4, 4), nn.ReLU())
-    rebuilt = lg.to_torch(lg.to_ir(model, (X,) if with_inputs else None), model.state_dict())
-    assert bitwise_equal(model(X), rebuilt(X))
+    def __call__(self, *args, **kwargs):
+        return super().__call__(*args, **kwargs) * 2
+
+
+class InBothModes(Doubled):
+    def __call__(self, x):
+        y = super().__call__(x).exp()
+        return nn.functional.dropout(y * 2, 0.5) if self.training else y
+
+
+class OfOtherArguments(Doubled):
+    def __call__(self, x, scale=2.0, *, bias=None):
+        y = super().__call__(torch.tanh(x) * scale)
+        return y if bias is None else y + bias
+
+
+class AroundTwoCalls(Doubled):
+    def __call__(self, x):
+        return self.forward(x), super().__call__(-x)
+
+
+class Recursive(Doubled):
+    def __call__(self, x, depth=0):
+        return self(x * 2, depth + 1) if depth < 2 else super().__call__(x)
+
+
+AROUND = [Doubled, InBothModes, OfOtherArguments, AroundTwoCalls, Recursive]
+
+
+@pytest.mark.parametrize("make", AROUND)
+@pytest.mark.parametrize("with_inputs", [True, False])
+@pytest.mark.parametrize("is_root", [True, False])
+def test_code_around_forward_is_kept(make, with_inputs, is_root):
+    model = make(4, 4)
+    model.register_forward_hook(lambda _module, _args, result: result + 1)
+    if not is_root:
+        model = nn.Sequential(nn.ReLU(), nn.Sequential(model))
+    ir = lg.to_ir(model, (X,) if with_inputs else None)
+    for training in (True, False):
+        if with_inputs or make is not InBothModes or training:
+            rebuilt = lg.to_torch(ir, model.state_dict()).train(training)
+            torch.manual_seed(0)
+            expected = model.train(training)(X)
+            torch.manual_seed(0)
+            assert bitwise_equal(rebuilt(X), expected)
+
+
+def test_arguments_of_a_call_that_forward_does_not_take():
+    model, bias = OfOtherArguments(4, 4), torch.randn(4)
+    ir = lg.to_ir(model, (X,), {"scale": 3.0, "bias": bias})
+    rebuilt = lg.to_torch(ir, model.state_dict())
+    assert bitwise_equal(rebuilt(X, 3.0, bias=-bias), model(X, 3.0, bias=-bias))
 
 
 def test_a_mode_of_what_is_not_there_is_refused():

@@ -126,7 +126,7 @@ class Capturer(ABC):
         return trace
 
     def confirms(self, ir: Ir) -> bool:  # noqa: ARG002 most have nothing to add
-        """Return whether an IR is right. If not, the model is captured once more, in another way.
+        """Return whether an IR is right. If not, the model is captured again, in another way.
 
         Args:
             ir: the IR that the records have become.

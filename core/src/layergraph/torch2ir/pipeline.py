@@ -110,7 +110,7 @@ def _converted(
     else:
         try:
             ir = _captured(request, capturer, tensors)
-            if not capturer.confirms(ir):
+            while not capturer.confirms(ir):
                 ir = _captured(request, capturer, tensors)
         except CaptureError as error:
             full = _with_all(error, found, capturer.faults)

@@ -16,6 +16,7 @@ from layergraph.ir import Value
 from layergraph.ir.names import is_argument_name
 from layergraph.literals import UnknownValueError, to_plain_literal
 from layergraph.named import text_of
+from layergraph.torch2ir.indexing.overrides import call_signature
 from layergraph.torch2ir.tracing.module_call import DeferredCall, Parameter, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.binding import Bind, Binding, Given, LazyElement, Size
@@ -149,7 +150,7 @@ def _arguments(
 ) -> Iterator[_Argument]:
     """Yield all arguments in the order of the signature, including those left at a default."""
     try:
-        signature = inspect.signature(model.forward)
+        signature = call_signature(model)
         bound = signature.bind(*args, **kwargs).arguments
         all_bound = [signature.bind(*(one or ()), **(more or {})).arguments for one, more in calls]
     except TypeError as error:

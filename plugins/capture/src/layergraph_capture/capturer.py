@@ -12,6 +12,7 @@ from layergraph.torch2ir.code_owners import add_tracer_package
 from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.tracing.module_call import Trace
 from layergraph_capture.arguments import Arguments
+from layergraph_capture.interception.saved_tensors import SavedTensors
 from layergraph_capture.later_calls import LaterCalls
 from layergraph_capture.loops.confirm import is_like_model
 from layergraph_capture.loops.find import looped
@@ -22,6 +23,7 @@ from layergraph_capture.replaying.tracer import ReplayTracer
 from layergraph_capture.run_options import RunOptions
 from layergraph_capture.symbolic.conversions import Conversions
 from layergraph_capture.symbolic.kept_sizes import replace_kept_sizes
+from layergraph_capture.tables.keyed_tables import KeyedTables
 from layergraph_capture.tracer import EagerTracer
 from layergraph_capture.trackers.constants import Constants
 from layergraph_capture.trackers.objects import Objects
@@ -31,6 +33,9 @@ from layergraph_capture.ways.runs import Runs
 from layergraph_capture.ways.same_record import are_one_graph
 
 add_tracer_package(__name__, __file__)
+
+# The most sizes of earlier calls that are compared.
+_MOST_TABLES = 8
 
 
 class EagerCapturer(Capturer):
@@ -60,8 +65,10 @@ class EagerCapturer(Capturer):
         self._arguments = self._examples[0]
         self._runs = Runs(request.module_index)
         self._conversions = Conversions()
+        self._saved = SavedTensors()
         self._branches: set[str] = set()
         self._doubts: list[Change] = []
+        self._tables = KeyedTables(request.module_index.reach)
         self._request = request
         self._kind = ReplayTracer if request.modes == "both" else EagerTracer
 
@@ -96,6 +103,8 @@ class EagerCapturer(Capturer):
             request.values,
             self._conversions,
             short_runs,
+            self._tables,
+            self._saved,
             self._doubts,
             answers,
             numbers_turns,
@@ -107,6 +116,8 @@ class EagerCapturer(Capturer):
 
     def complete(self, trace: Trace, run: Run) -> Trace:
         """See :class:`Capturer`."""
+        if self._tables.begin():
+            trace = self._with_tables(run) or trace
         ways: list[Ways] = []
         self._runs.add(self.tracer, trace)
         self._branches = {each.where for each in trace.decisions if each.is_by_size}
@@ -121,6 +132,23 @@ class EagerCapturer(Capturer):
             ways.append(explorer.explored(trace))
         # Without decisions, one run is complete.
         return trace if ways == [trace] else one_record(ways)
+
+    def _with_tables(self, run: Run) -> Trace | None:
+        """Return a run that computes the tables that are kept by sizes; None if it cannot."""
+        made: list[EagerTracer] = []
+
+        def make() -> EagerTracer:
+            made.append(self.tracer())
+            return made[-1]
+
+        try:
+            trace = run(make)
+        except CaptureError:
+            trace = None
+        if trace is None or not made[0].tables.are_used:
+            self._tables.give_up()
+            return None
+        return trace
 
     def _looped(self, run: Run, traces: Sequence[Trace]) -> Trace | None:
         """Return the record with loops that serves all examples; None if there is none.
@@ -190,13 +218,13 @@ class EagerCapturer(Capturer):
     def confirms(self, ir: Ir) -> bool:
         """See :class:`Capturer`."""
         index, given = self._request.module_index, self._examples[0]
-        if self._doubts:
-            calls = LaterCalls(ir, index, self._constants, self._arguments_of)
-            if not (
-                self._short_runs.is_compared
-                and all(map(calls.are_like_first_ones, self._request.examples))
-            ):
-                raise self._doubts[0].refusal()
+        refusal = self._doubts[0].refusal() if self._doubts else self._tables.refusal
+        if (refusal or self._tables.is_on) and not self._is_like_later_calls(ir):
+            if refusal is not None and not self._tables.is_on:
+                raise refusal
+            self._tables.give_up()
+            self._begin_anew()
+            return False
         if not self._short_runs.is_short:
             return True
         if self._short_runs.is_compared and is_like_model(ir, index, self._constants, given):
@@ -204,6 +232,13 @@ class EagerCapturer(Capturer):
         self._short_runs.give_up()
         self._begin_anew()
         return False
+
+    def _is_like_later_calls(self, ir: Ir) -> bool:
+        calls = LaterCalls(ir, self._request.module_index, self._constants, self._arguments_of)
+        sizes = self._tables.sizes()[:_MOST_TABLES]
+        return self._short_runs.is_compared and all(
+            calls.are_like_first_ones(each, sizes) for each in self._request.examples
+        )
 
     def faults(self) -> list[Unsupported]:
         """See :class:`Capturer`."""
@@ -214,7 +249,11 @@ class EagerCapturer(Capturer):
 
     def retries(self) -> bool:
         """See :class:`Capturer`."""
-        if self._short_runs.goes_on():
+        if self._short_runs.goes_on() or self._tables.begin():
+            self._begin_anew()
+            return True
+        if self._saved.are_needed and not self._saved.are_kept:
+            self._saved.are_kept = True
             self._begin_anew()
             return True
         # Code may need plain results of int() and float(), for example to index a numpy array.

@@ -20,7 +20,7 @@ from layergraph.torch2ir.tracing.called_functions import (
 from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import TracedValue
 from layergraph_capture.arguments import tensors_in
-from layergraph_capture.interception.saved_tensors import lean
+from layergraph_capture.interception.saved_tensors import GRAD
 from layergraph_capture.loops.turns import TurnPatches
 from layergraph_capture.trackers.snapshot import StateSnapshot
 from layergraph_capture.trackers.tensors import holds_no_tensor, versions
@@ -71,6 +71,7 @@ class FunctionCalls:
                 with run.function_mode():
                     return opened_code(*args, **kwargs)
             problem, lowered, named = str(error), (), {}
+        self._keep_saved(name)
         before = versions(args, kwargs)
         is_changing = changes_its_first_argument(str(name)) or any(
             # Compare by identity, because == would read the tensor.
@@ -79,7 +80,7 @@ class FunctionCalls:
         )
         if is_changing or name in _SHARING:
             run.unrecorded(self._snapshot.save, (*args, *kwargs.values()), {})
-        result = run.calls.attempt(name, lean(func), args, kwargs, problem)
+        result = run.calls.attempt(name, run.switch.saved.lean(func), args, kwargs, problem)
         if result is NotImplemented:
             # Python asks the other operand next; this depends on types only, so there is nothing to
             # record.
@@ -100,6 +101,17 @@ class FunctionCalls:
         run.guards.note_changes(args, before, (lowered, named), is_known=is_changing)
         bound = run.tensors.bound(result, value, before)
         return bound if self._turns is None else self._turns.parts(bound)
+
+    def _keep_saved(self, name: str) -> None:
+        """Raise if a function computes gradients, and autograd has saved no tensors so far."""
+        if name != GRAD:
+            return
+        try:
+            self._run.switch.saved.need()
+        except CaptureError as error:
+            # The code of the model may catch the error.
+            self._run.refuse(str(error))
+            raise
 
     def _stop_before_kernel(self, name: str, error: CaptureError) -> None:
         """Raise if a kernel would read a tensor without memory, which would crash the process."""

@@ -6,7 +6,7 @@ computes it in each call. The calls have other sizes, in several orders.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -56,16 +56,19 @@ class LaterCalls:
         self._constants = constants
         self._arguments_of = arguments_of
 
-    def are_like_first_ones(self, example: Example) -> bool:
+    def are_like_first_ones(self, example: Example, others: Sequence[int] = ()) -> bool:
         """Return whether later calls give what first calls give, bit for bit, in both modes.
 
         Args:
             example: the call whose sizes are varied.
+            others: further sizes that a call has had.
         """
-        varied = [_Varied(example, each) for each in _sizes(example)]
+        sizes = [*_sizes(example)]
+        varied = [_Varied(example, each) for each in sizes]
         around = [[example]] * 2
         around += [step for each in varied for step in (each.longer, [example], each.shorter)]
-        orders = [around, *[[each.longer, each.shorter] for each in varied]]
+        orders = [around, *[[each.longer, each.shorter, [example]] for each in varied]]
+        orders += [[[each.call(example, one - each.size)]] for each in sizes for one in others]
 
         def compare() -> bool:
             own = all(map(self._is_alike, orders))

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from layergraph.capturing import Values
 from layergraph.torch2ir.state.changes import Change
 from layergraph_capture.arguments import Arguments
+from layergraph_capture.interception.saved_tensors import SavedTensors
 from layergraph_capture.loops.short_runs import ShortRuns
 from layergraph_capture.symbolic.conversions import Conversions
+from layergraph_capture.tables.keyed_tables import KeyedTables
 from layergraph_capture.trackers.constants import Constants
 from layergraph_capture.trackers.objects import Objects
 
@@ -25,6 +27,8 @@ class RunOptions:
         values: the treatment of code that depends on a number in a tensor.
         conversions: whether ``int()`` and ``float()`` return symbolic numbers.
         short_runs: leaves a run of very many turns.
+        tables: the dicts that are keyed by sizes.
+        saved: the treatment of the tensors that autograd saves.
         doubts: takes the changes after which the IR is to be compared with the model.
         answers: the forced answers of the first decisions.
         numbers_turns: whether the iteration numbers of loops are symbolic.
@@ -38,6 +42,8 @@ class RunOptions:
     values: Values
     conversions: Conversions
     short_runs: ShortRuns
+    tables: KeyedTables
+    saved: SavedTensors
     doubts: list[Change]
     answers: Sequence[bool] = ()
     numbers_turns: bool = False

@@ -18,9 +18,7 @@ from layergraph.functions.names import Functions
 from layergraph.ir import Value
 from layergraph.literals import UnknownValueError, to_graph_literal
 from layergraph.tensors.state import Memory
-from layergraph.torch2ir.indexing.leaves import (
-    note_leaves,
-)
+from layergraph.torch2ir.indexing.leaves import note_leaves
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.state.watching import Watch
 from layergraph.torch2ir.tracing.code_patches import named_functions, size_functions
@@ -31,9 +29,7 @@ from layergraph_capture.arguments import tensors_in
 from layergraph_capture.function_calls import FunctionCalls
 from layergraph_capture.interception.higher_order import HigherOrderCalls
 from layergraph_capture.interception.interceptors import unseen
-from layergraph_capture.interception.saved_tensors import (
-    transforms_without_hooks,
-)
+from layergraph_capture.interception.saved_tensors import transforms_without_hooks
 from layergraph_capture.interception.torch_calls import TorchCalls
 from layergraph_capture.interception.torch_modes import (
     FunctionMode,
@@ -93,7 +89,7 @@ class EagerTracer(Tracer):
         options: RunOptions,
     ) -> None:
         super().__init__(module_index, keys, memory, functions, options.arguments.device)
-        self.switch = switch = RecordingSwitch()
+        self.switch = switch = RecordingSwitch(options.saved)
         # Bound once, because each call of a function uses it.
         self.unrecorded = switch.unrecorded  # type: ignore[method-assign]
         self.policy = TablePolicy(module_index, options)
@@ -119,6 +115,8 @@ class EagerTracer(Tracer):
         )
         self._leaf_calls = LeafCalls(self, trackers.hidden, self._snapshot)
         self._function_calls = FunctionCalls(self, self._snapshot, self._turns, options.values)
+        self._keyed_tables = options.tables
+        self.tables = options.tables.of_run(module_index)
         self.trains = note_leaves(module_index)
 
     # --- running ---
@@ -139,6 +137,7 @@ class EagerTracer(Tracer):
             self._complete(trace)
             return trace
         finally:
+            self._keyed_tables.note(self.changes)
             self.tensors.clear()
             self.devices.clear()
             self.sizes.end()
@@ -151,6 +150,7 @@ class EagerTracer(Tracer):
             trace.least_turns = self._slices.turns(keeps_lists=states.keeps_lists or is_kept)
         if self._snapshot.saves_parameters:
             self.short_runs.changes_parameters()
+        self.tables.check(trace, self.tensors.value_of, self.module_index.trained_keys())
         trace.kept = {
             id(tensor): value
             for change in self.changes
@@ -183,6 +183,7 @@ class EagerTracer(Tracer):
         yield from transforms_without_hooks()
         yield from named_functions(self)
         yield from size_functions(self)
+        yield from self.tables.patches()
 
     def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
         """See :class:`Tracer`."""

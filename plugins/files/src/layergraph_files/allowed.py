@@ -31,7 +31,8 @@ _EXCEPTIONS = frozenset(
     "_functional_assert_async _functional_assert_scalar _grouped_mm _int_mm _is_all_true "
     "_is_any_true _local_scalar_dense _log_softmax _pack_padded_sequence _pad_circular "
     "_pad_enum _pdist_forward _prelu_kernel _safe_softmax _scaled_grouped_mm _scaled_mm "
-    "_scaled_dot_product_attention_math _shape_as_tensor _softmax _stack _to_copy _trilinear "
+    "_sample_dirichlet _scaled_dot_product_attention_math _shape_as_tensor _softmax _stack "
+    "_standard_gamma _to_copy _trilinear "
     "_unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_nearest_exact1d "
     "_upsample_nearest_exact2d _upsample_nearest_exact3d _assert unsafe_chunk unsafe_split "
     "unsafe_split_with_sizes double is_sparse is_sparse_csr is_nested is_mkldnn "
@@ -50,6 +51,9 @@ _NAMES = frozenset(
 # packed sequences take batch sizes, which no kernel checks.
 _RECURRENT = frozenset("gru lstm rnn_relu rnn_tanh".split())
 _FLAG = 3
+
+# Python functions that check their arguments, although another operation has their name.
+_IN_PYTHON = frozenset({"torch.autograd.grad"})
 
 # For these names, a graph runs the functions of layergraph.functions.checked. The operations
 # themselves do not check.
@@ -71,7 +75,7 @@ def may_call(node: Node) -> bool:
 def _by_name(implementation: str) -> tuple[bool | None, bool]:
     """Return if a file may call a function (None: the arguments decide), and if it is recurrent."""
     package, _, rest = implementation.partition(".")
-    if package != "torch":
+    if package != "torch" or implementation in _IN_PYTHON:
         return True, False
     if rest.startswith("ops."):
         # In torch.ops.aten.add.Tensor, add is the operation and Tensor the overload.

@@ -31,7 +31,7 @@ from layergraph.torch2ir.folding.conditions import conditional
 from layergraph.torch2ir.folding.graph_builder import GraphBuilder
 from layergraph.torch2ir.folding.interfaces import Interface, interfaces
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
-from layergraph.torch2ir.indexing.overrides import overridden
+from layergraph.torch2ir.indexing.overrides import runs_around_forward
 from layergraph.torch2ir.tracing.module_call import (
     Call,
     Condition,
@@ -213,7 +213,7 @@ class _Folding:
 
     def _calls_itself(self, scope: ModuleCall) -> bool:
         """Return whether a module runs code around ``forward``, which its caller's graph holds."""
-        return "__call__" in overridden(self._module_index.at(scope.path).module)
+        return runs_around_forward(self._module_index.at(scope.path).module)
 
     def _is_plain(self, scope: ModuleCall) -> bool:
         interface = self.interfaces[scope]

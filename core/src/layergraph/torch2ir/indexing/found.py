@@ -7,6 +7,7 @@ from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported
 from layergraph.tensors.state import UnrunnableError
+from layergraph.torch2ir.indexing.overrides import runs_around_forward
 
 
 class Found(list[Unsupported]):
@@ -93,7 +94,7 @@ def refuse_unheld(module: nn.Module, path: str) -> None:
             f"{place_of(module, path)} is a quantized module, which a graph cannot hold; convert "
             "the model before quantizing it, or register a handler for the class"
         )
-    if not path and _has_no_forward(module):
+    if not path and _has_no_forward(module) and not runs_around_forward(module):
         raise CaptureError(
             f"{place_of(module, path)} cannot be called: it has no forward; convert the model that "
             "calls what it holds"

@@ -170,6 +170,15 @@ class ModuleIndex:
             self._found_once[find] = list(find(self))
         return self._found_once[find]
 
+    def trained_keys(self) -> set[str]:
+        """Return the keys of the tensors that need gradients."""
+        return {
+            each.key(name)
+            for each in self
+            for name, tensor, _ in each.tensors()
+            if tensor.requires_grad
+        }
+
     def get(self, module: nn.Module) -> ModuleInfo | None:
         """Return the info of a module; None for one that is not registered in the model.
 

@@ -78,6 +78,25 @@ def assigned(module: nn.Module) -> set[str]:
     return {name for name in members.keys() & _TRIED if callable(members[name])}
 
 
+def runs_around_forward(module: nn.Module) -> bool:
+    """Return whether the class of a module runs code of its own around ``forward``."""
+    return "__call__" in overridden(module)
+
+
+def call_signature(module: nn.Module) -> inspect.Signature:
+    """Return the signature of a module's call: that of ``forward``, if its class names no other.
+
+    Raises:
+        TypeError: there is none.
+    """
+    if runs_around_forward(module):
+        own = inspect.signature(module.__call__)
+        kinds = {each.kind for each in own.parameters.values()}
+        if not {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} <= kinds:
+            return own
+    return inspect.signature(module.forward)
+
+
 def changes_its_call(module: nn.Module) -> bool:
     """Return whether methods assigned on a module change its call."""
     return bool(
@@ -148,12 +167,11 @@ def _is_as(buffer: torch.Tensor, left: torch.Tensor | None) -> bool:
     return torch.equal(buffer, left)
 
 
-def kept_modes(module: nn.Module, *, is_root: bool, kept_dtypes: Collection[str] = ()) -> Modes:
+def kept_modes(module: nn.Module, *, kept_dtypes: Collection[str] = ()) -> Modes:
     """Return the modes that ``train()`` fixes; check the other overrides too.
 
     Args:
         module: a composite.
-        is_root: whether it is the model itself.
         kept_dtypes: the buffers that the IR marks as keeping their dtype.
 
     Raises:
@@ -164,8 +182,6 @@ def kept_modes(module: nn.Module, *, is_root: bool, kept_dtypes: Collection[str]
         names |= {"_load_from_state_dict"}
     if not names or "training" not in vars(module):
         return {}
-    if is_root and "__call__" in names:
-        raise refusal("__call__", "runs code around forward; put that code into forward")
     inside = modules_in(module)
     casts = sorted(names & _CASTS.keys())
     # Without a floating-point tensor, a cast has no effect.

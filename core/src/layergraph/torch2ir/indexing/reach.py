@@ -47,12 +47,14 @@ class Reached(NamedTuple):
         label: its place.
         code: the code that reaches it.
         path: of an attribute of the model, the path of the module.
+        place: what holds it; None if unknown.
     """
 
     state: Any
     label: Label
     code: Code
     path: str = ""
+    place: Place | None = None
 
 
 class Listener:
@@ -94,9 +96,9 @@ class ReachedState:
             listener.found_callable(place, function)
         self.listeners.append(listener)
 
-    def keep(self, state: Any, label: Label, code: Code, path: str = "") -> None:
-        """Add an object that keeps state."""
-        reached = Reached(state, label, code, path)
+    def keep(self, *reached_by: Any) -> None:
+        """Add an object that keeps state; see :class:`Reached` for the arguments."""
+        reached = Reached(*reached_by)
         self.found.append(reached)
         for listener in self.listeners:
             listener.reached(reached)
@@ -321,7 +323,7 @@ class Reach(ReachedState):
             self.keep(Spot(place, value), label, code, path)
             return
         if keeper_of(kind) is not None:
-            self.keep(value, label, code, path)
+            self.keep(value, label, code, path, place)
             for base in (dict, list, set, deque):
                 if issubclass(kind, base):
                     self._inside(base, value, label, code, path)

@@ -53,7 +53,7 @@ def describe_tensors(
 def _kept_modes(module_info: ModuleInfo) -> dict[str, bool | None]:
     module = module_info.module
     try:
-        return kept_modes(module, is_root=not module_info.path, kept_dtypes=module_info.kept_dtypes)
+        return kept_modes(module, kept_dtypes=module_info.kept_dtypes)
     except CaptureError as error:
         raise CaptureError(f"{place_of(module, module_info.path)}: {error}") from error
 

@@ -69,6 +69,8 @@ def _module_call(tracer: Tracer, original: Callable[..., Any]) -> Callable[..., 
         if module_info is None:
             # The model's code made this module in the call, or the module is inside a leaf.
             return original(module, *args, **kwargs)
+        if module_info is module_index.root and tracer.is_around_forward:
+            return watched(module, *args, **kwargs)
         if module_info.is_leaf and module_info is not module_index.root:
             return tracer.leaf(module_info, original, args, kwargs)
         return tracer.module(module_info, watched, args, kwargs)

@@ -77,6 +77,13 @@ class Recorder:
             for before, late in scope.late
         ]
 
+    def remove(self, call: Call) -> None:
+        """Remove a call from the current module call; nothing may read its result."""
+        scope = self.scope
+        place = scope.items.index(call)
+        del scope.items[place]
+        scope.late = [(before - (before > place), late) for before, late in scope.late]
+
     def enter(self, path: str, when: Condition | None = None, *, function: str = "") -> ModuleCall:
         """Begin a module call, or the call of a function, inside the current module call."""
         depth = self.scope.depth + 1

@@ -21,6 +21,7 @@ from layergraph.ir import Value, leaves
 from layergraph.literals import UnknownValueError, to_graph_literal, to_plain_literal
 from layergraph.torch2ir.indexing.leaves import assigned_states, is_changed, note_leaves
 from layergraph.torch2ir.indexing.module_index import ModuleInfo
+from layergraph.torch2ir.indexing.overrides import call_signature
 from layergraph.torch2ir.results import opened
 from layergraph.torch2ir.state.generators import without_draws
 from layergraph.torch2ir.state.global_state import may_draw, may_layer_draw
@@ -138,7 +139,7 @@ class SymbolicTracer(Tracer, TracerBase):
         """
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
-        parameters = inspect.signature(self.module_index.root.module.forward).parameters.values()
+        parameters = call_signature(self.module_index.root.module).parameters.values()
         fixable = True
         for each in parameters:
             if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):

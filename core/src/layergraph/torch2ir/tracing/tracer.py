@@ -6,7 +6,7 @@ import contextvars
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from threading import get_ident
 from typing import Any
 
@@ -20,6 +20,7 @@ from layergraph.literals import size_record, to_graph_literal
 from layergraph.tensors.state import Memory
 from layergraph.torch2ir.indexing.leaves import begin_runs
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
+from layergraph.torch2ir.indexing.overrides import runs_around_forward
 from layergraph.torch2ir.state.change_policy import ChangePolicy
 from layergraph.torch2ir.state.changes import Change, Unchanged
 from layergraph.torch2ir.state.generators import foreign_generators
@@ -62,6 +63,7 @@ class Tracer(WayOfTracing):
             tensors.
         policy: tells which changes of the model's code may stay.
         carried: changes of an earlier run, which this run starts with.
+        is_around_forward: whether the code of the model's class around ``forward`` runs.
         hidden: the keys of the hidden states that the leaves hold when the run begins, by ``id``.
         generators: the states of the generators of Python and numpy, before the model runs.
     """
@@ -87,6 +89,7 @@ class Tracer(WayOfTracing):
         self.generators: tuple[Any, ...] = ()
         self.hidden: dict[int, str] = {}
         self.watch = Watch(module_index.reach.enter, module_index.reach.codes)
+        self.is_around_forward = False
         self._thread = 0
 
     # --- running ---
@@ -169,7 +172,16 @@ class Tracer(WayOfTracing):
 
     def call(self, model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Call the model."""
-        model(*args, **kwargs)
+        self.call_root(model, args, kwargs)
+
+    def call_root(self, model: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """Call the model; the code that its class runs around ``forward`` belongs to it."""
+        if runs_around_forward(model) and not self.module_index.root.is_leaf:
+            self.is_around_forward = True
+            around = self.watch.on(type(model).__call__)
+            self.module(self.module_index.root, around, tuple(args), kwargs)
+        else:
+            model(*args, **kwargs)
 
     def _patches(self) -> Iterator[Patch]:
         yield from module_patches(self)

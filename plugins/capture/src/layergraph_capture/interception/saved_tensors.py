@@ -2,13 +2,14 @@
 
 With gradients on, autograd saves nearly every result. We cannot switch gradients off, because the
 model may read ``requires_grad``. So torch's hooks on saved tensors make autograd save an id
-instead.
+instead. If the model itself computes gradients, it runs again without these hooks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,48 @@ from layergraph_capture.arguments import tensors_in
 
 _Cell = list[torch.Tensor]
 _Hooks = tuple[Callable[..., Any], Callable[..., Any]]
+
+
+GRAD = "torch.autograd.grad"
+
+
+@dataclass
+class SavedTensors:
+    """The treatment of the tensors that autograd saves, for all runs of a capture.
+
+    Attributes:
+        are_kept: whether autograd saves tensors as usual.
+        are_needed: whether the model has computed gradients so far.
+    """
+
+    are_kept: bool = False
+    are_needed: bool = False
+
+    def need(self) -> None:
+        """Record that the model computes gradients.
+
+        Raises:
+            CaptureError: autograd has saved nothing for this.
+        """
+        self.are_needed = True
+        if not self.are_kept:
+            _missing(None)
+
+    def lean(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function with the same results that needs no extra memory for gradients.
+
+        Torch's attention materializes all weights if its mask requires gradients.
+        """
+        is_attention = function is scaled_dot_product_attention
+        return _attention if is_attention and not self.are_kept else function
+
+    def of_run(self) -> AbstractContextManager[None]:
+        """Return the context of a run."""
+        return nullcontext() if self.are_kept else nothing_saved()
+
+    def meanwhile(self) -> AbstractContextManager[None]:
+        """Return the context of foreign code, which may compute gradients of its own values."""
+        return nullcontext() if self.are_kept else saved_meanwhile()
 
 
 @contextmanager
@@ -141,14 +184,6 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(_: Any, *__: Any) -> Any:
         return _missing(None)
-
-
-def lean(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function with the same results that needs no extra memory for gradients.
-
-    Torch's attention materializes all weights if its mask requires gradients.
-    """
-    return _attention if function is scaled_dot_product_attention else function
 
 
 def _attention(*args: Any, **kwargs: Any) -> Any:

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layergraph.functions.operations import OPERATIONS, computes
-from layergraph_capture.interception.saved_tensors import saved_meanwhile
+from layergraph_capture.interception.saved_tensors import SavedTensors
 from layergraph_capture.symbolic.symbolic_int import SYMBOLIC_TYPES, plain
 
 Record = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -24,6 +24,9 @@ Record = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 class RecordingSwitch:
     """Turns recording off for a call.
 
+    Args:
+        saved: the treatment of the tensors that autograd saves.
+
     Attributes:
         depth: the number of unrecorded calls that are running, one inside the other.
         calls_foreign: whether a function named by a plugin is running; it may make any tensor.
@@ -31,7 +34,8 @@ class RecordingSwitch:
         check: takes each unrecorded operation; None to ignore them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, saved: SavedTensors) -> None:
+        self.saved = saved
         self.depth = 0
         self.calls_foreign = False
         self.see: Callable[..., None] | None = None
@@ -57,7 +61,7 @@ class RecordingSwitch:
         """Call a function that may compute gradients, or whose operations are checked."""
         is_checked = self.check is not None
         unseen = nullcontext() if is_checked else without_dispatch(with_wrappers=True)
-        with WithoutFunctionMode(), unseen, saved_meanwhile():
+        with WithoutFunctionMode(), unseen, self.saved.meanwhile():
             return function(*with_numbers(args, plain), **with_numbers(kwargs, plain))
 
     def seen(
@@ -71,7 +75,7 @@ class RecordingSwitch:
         self.depth += 1
         self.see, before = see, self.see
         try:
-            with WithoutFunctionMode(), saved_meanwhile():
+            with WithoutFunctionMode(), self.saved.meanwhile():
                 return function(*with_numbers(args, plain), **with_numbers(kwargs, plain))
         finally:
             self.see = before

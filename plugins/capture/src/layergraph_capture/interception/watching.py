@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from layergraph.torch2ir.state.generators import without_draws
 from layergraph.undo import Modes, undoing
 from layergraph_capture.interception.compiled_calls import compiled_calls
-from layergraph_capture.interception.saved_tensors import nothing_saved
 from layergraph_capture.interception.torch_modes import DispatchMode
 from layergraph_capture.trackers.snapshot import StateSnapshot
 
@@ -28,7 +27,7 @@ def watching(run: EagerTracer, snapshot: StateSnapshot) -> Iterator[None]:
     with (
         without_draws(run.generators),
         snapshot,
-        nothing_saved(),
+        run.switch.saved.of_run(),
         compiled_calls(run),
         # Also remove modes that the model left on top; exiting ours below those would fail.
         undoing(Modes().put_back),

@@ -104,6 +104,7 @@ class ReplayTracer(EagerTracer):
             return None
         settings = snapshot()
         self.sizes.loops = 0
+        self.tables.begin()
         tensors = self._stand_ins.tensors
         for step in self._log.steps:
             step.given, step.gave = tensors(step.given), tensors(step.gave)
@@ -117,7 +118,7 @@ class ReplayTracer(EagerTracer):
                 other_mode(self.module_index),
                 self.decisions.replaying(replayer.diverge),
             ):
-                model(*args, **kwargs)
+                self.call_root(model, args, kwargs)
         except Exception as error:
             raise_interrupt(error)
             return None

@@ -36,19 +36,20 @@ def _branches(code: CodeType) -> frozenset[int]:
     found: set[int] = set()
     pending: list[int] = []
     for index, step in enumerate(steps):
-        if _is_jump(step):
+        if is_jump(step):
             ways = index + 1, at.get(step.argval, index)
-            if not any(_raises(steps, way) for way in ways):
+            if not any(raises(steps, way) for way in ways):
                 found |= {*pending, step.offset}
         pending = [*pending, step.offset] if step.opname in _ON_THE_WAY else []
     return frozenset(found)
 
 
-def _is_jump(step: dis.Instruction) -> bool:
+def is_jump(step: dis.Instruction) -> bool:
+    """Return whether an instruction jumps by a condition."""
     return step.opname.startswith(("POP_JUMP", "JUMP_IF")) and "NONE" not in step.opname
 
 
-def _raises(steps: list[dis.Instruction], index: int) -> bool:
+def raises(steps: list[dis.Instruction], index: int) -> bool:
     """Return whether the code raises an error before it takes another branch or returns."""
     for step in steps[index:]:
         if step.opname == "RAISE_VARARGS":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Collection, Sequence
 from types import FrameType
@@ -12,11 +13,12 @@ import torch
 from layergraph.ir import Value
 from layergraph.literals import UnknownValueError, to_graph_literal
 from layergraph.torch2ir.tracing.lines import code_place
-from layergraph.torch2ir.tracing.module_call import DeferredCall, ModuleCall, TracedValue
+from layergraph.torch2ir.tracing.module_call import Call, DeferredCall, ModuleCall, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.loops.frame_state import PlainStates
 from layergraph_capture.loops.turns import BEGIN, COUNT, is_of_turn
 from layergraph_capture.symbolic.branches import selects_way
+from layergraph_capture.symbolic.checks import Check, Guarded, OpenCheck
 from layergraph_capture.symbolic.ended_sizes import end
 from layergraph_capture.symbolic.linear_forms import may_differ
 from layergraph_capture.symbolic.picking import picks
@@ -24,6 +26,7 @@ from layergraph_capture.symbolic.symbolic_int import (
     SYMBOLIC_TYPES,
     Origin,
     SymbolicNumber,
+    key_of,
     plain,
     symbolic,
 )
@@ -70,20 +73,23 @@ class Sizes:
         self.is_over = False
         self.loops = 0
         self.born: list[weakref.ref[SymbolicNumber]] = []
+        self._check = OpenCheck()
+        # The keys of the comparisons that checks have guarded together.
+        self._left: set[Any] = set()
         self._recorded: dict[int, tuple[SymbolicNumber, TracedValue]] = {}
 
     def end(self) -> None:
         """Turn the numbers of the run into ended ones, wherever they are."""
         self.is_over = True
         self._recorded.clear()
+        self._check.end()
         end(self.born)
 
     def assume(self, origin: Origin, result: object) -> None:
         """See :class:`SizeListener`."""
         if not self.is_recording():
             return
-        key = tuple([each.key() if isinstance(each, SymbolicNumber) else each for each in origin])
-        if self._guards.is_new(key):
+        if self._guards.is_new(key_of(origin)):
             if len(origin) == 1:
                 value = self.read(origin[0])
             else:
@@ -114,6 +120,9 @@ class Sizes:
     def decide(self, origin: Origin, result: bool) -> bool:
         """See :class:`SizeListener`."""
         name, *args = origin
+        check = self._check.begin() if self.is_recording() else None
+        if check is not None and self._follows_check(check, origin, result):
+            return result
         kind = None
         if self._decisions is not None and self.is_recording():
             kind = self._kind_of_decision(name, args)
@@ -122,6 +131,44 @@ class Sizes:
             return result
         is_branch = kind == _BRANCH
         return self._decisions.comparison(name, self._given(args), result, is_branch=is_branch)
+
+    def _follows_check(self, check: Check, origin: Origin, result: bool) -> bool:
+        """Guard a comparison of sizes by which code decides whether to raise an error.
+
+        If the code has gone on with earlier comparisons of the check, one guard for all of them is
+        enough: the error is not raised.
+        """
+        if not all(map(_is_of_inputs, origin[1:])):
+            return False
+        items, condition = self._recorder.scope.items, self._check.condition(check, origin)
+        if self._recorder.is_sealed:
+            return key_of(condition) in self._left
+        if result is check.answer:
+            before = len(items)
+            self.assume(origin, result)
+            if not check.is_last:
+                calls = [each for each in items[before:][-2:] if isinstance(each, Call)]
+                guarded = Guarded(condition, key_of(origin), calls)
+                self._check.add(guarded)
+            return True
+        earlier = self._check.taken()
+        if not earlier or not all(each.calls for each in earlier):
+            return False
+        for each in earlier:
+            self._guards.drop(each.key, each.calls[1])
+            self._recorder.remove(each.calls[0])
+        conditions = [*(each.condition for each in earlier), condition]
+        self._left.update(map(key_of, conditions))
+        if self._guards.is_new(("check", *map(key_of, conditions))):
+            values = [
+                self._recorder.call("function", name, self._given(args), {})
+                for name, *args in conditions
+            ]
+            both = functools.partial(self._recorder.call, "function", "operator.and_", kwargs={})
+            self._guards.expect(
+                functools.reduce(lambda one, other: both(args=(one, other)), values), False
+            )
+        return True
 
     def _kind_of_decision(self, name: str, args: Sequence[Any]) -> str | None:
         """Return the kind of decision that a comparison is; None if it is a guard.
@@ -248,6 +295,13 @@ def _measured(numbers: Sequence[SymbolicNumber]) -> set[object]:
             seen.add(id(number))
             pending += number.origin
     return found
+
+
+def _is_of_inputs(number: object) -> bool:
+    """Return whether a number follows from the sizes of inputs; plain numbers do."""
+    return not isinstance(number, SymbolicNumber) or not (
+        is_of_turn(number) or _is_of_tensor(number)
+    )
 
 
 def _is_of_tensor(number: SymbolicNumber) -> bool:

@@ -59,9 +59,7 @@ class SymbolicNumber(StandIn):
 
     def key(self) -> Hashable:
         """Return a key that is equal for numbers with equal origins."""
-        return tuple(
-            [each.key() if isinstance(each, SymbolicNumber) else each for each in self.origin]
-        )
+        return key_of(self.origin)
 
     def plain(self) -> Any:
         """Return the plain number, without a guard."""
@@ -150,6 +148,11 @@ class _Known:
     def maybe_as_int(self) -> Any:
         """Return the number if it is an int."""
         return self._value if self.is_int() else None
+
+
+def key_of(origin: Origin) -> Hashable:
+    """Return a key that is equal for equal origins."""
+    return tuple([each.key() if isinstance(each, SymbolicNumber) else each for each in origin])
 
 
 def plain(value: Any) -> Any:

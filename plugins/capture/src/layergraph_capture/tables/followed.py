@@ -51,6 +51,19 @@ def may_recompute(
     )
 
 
+def follow_from_sizes(
+    trace: Trace, values: Iterable[TracedValue], trained: Collection[str]
+) -> bool:
+    """Return whether values depend on sizes only, and on tensors that are not trained.
+
+    Args:
+        trace: the run that computes them.
+        values: the values.
+        trained: the keys of the tensors of the model that need gradients.
+    """
+    return _Following(trace, trained).values.isdisjoint(values)
+
+
 class _Following:
     """The values and calls that follow from numbers of inputs, trained tensors or random ones.
 

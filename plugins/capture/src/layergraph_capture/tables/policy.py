@@ -37,12 +37,7 @@ class TablePolicy(ChangePolicy):
 
     def is_left_to_calls(self, trace: Trace, other: Trace, changes: Sequence[Change], /) -> bool:
         """See :class:`ChangePolicy`."""
-        trained = {
-            each.key(name)
-            for each in self._module_index
-            for name, tensor, _ in each.tensors()
-            if tensor.requires_grad
-        }
+        trained = self._module_index.trained_keys()
         is_possible = may_recompute(trace, other, trace.kept.values(), trained)
         if is_possible:
             self._options.doubts.extend(changes)

@@ -8,7 +8,7 @@ from layergraph.ir import Value
 from layergraph.ir.values import leaves
 from layergraph.tensors.memory import version
 from layergraph.torch2ir.tracing.lines import code_place
-from layergraph.torch2ir.tracing.module_call import ModuleCall, StateRead, TracedValue
+from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, StateRead, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.trackers.changed_memory import ChangedMemory
 
@@ -93,6 +93,17 @@ class Guards:
             scope = scope.parent
         self._known.setdefault(self._recorder.scope, set()).add(key)
         return True
+
+    def drop(self, key: Any, guard: Call) -> None:
+        """Remove the last guard of a comparison, which a weaker one replaces.
+
+        Args:
+            key: the key under which the guard is known.
+            guard: the call that records it.
+        """
+        self._known[self._recorder.scope].discard(key)
+        self._recorder.remove(guard)
+        self.comparisons = [pair for pair in self.comparisons if pair[0] is not guard.args[0]]
 
     def forget(self, scope: ModuleCall) -> None:
         """Forget the guards of a module call."""
