@@ -8,6 +8,7 @@ the record to the lengths that the runs confirm.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from enum import Enum, auto
@@ -104,6 +105,8 @@ class _Finder:
         # The runs that candidates are compared with, by what they vary.
         self._compared: dict[tuple[Length, int, int], Trace | None] = {}
         self._varied: list[Varied] = []
+        # Sizes that have grown by a number, each with the most turns of what is repeated only then.
+        self._grown: list[tuple[Length, int, int]] = []
 
     def vary(self, counts: Sequence[Count]) -> None:
         """Run the model with other numbers of turns, if such inputs can be made."""
@@ -121,11 +124,13 @@ class _Finder:
         for length in lengths(self._example, count.number, count.each):
             if any(each.length.is_same_size(length) for each in self._varied):
                 return
+            if self._is_known_not_to_count(length, max(ahead, 1), count):
+                continue
             base = self._run_with(length, ahead) if ahead else self._own_run(length)
-            if base is None or (ahead > 0 and self._repeats_as_own(base, length)):
+            if base is None or (ahead > 0 and not self._counts(base, length, ahead, count)):
                 continue
             longer = self._run_with(length, ahead + 1)
-            if longer is None:
+            if longer is None or (ahead == 0 and not self._counts(longer, length, 1, count)):
                 continue
             try:
                 if any(loops_of([base, longer])):
@@ -135,10 +140,28 @@ class _Finder:
             except NotAlikeError:
                 continue
 
-    def _repeats_as_own(self, base: Trace, length: Length) -> bool:
-        """Return whether a longer run repeats nothing more often: then this is the wrong size."""
+    def _counts(self, longer: Trace, length: Length, turns: int, count: Count) -> bool:
+        """Return whether a run of a larger size repeats something more often than the count says.
+
+        If it does not, and repeats all that the example repeats, this is the wrong size.
+        """
         own = self._own_run(length)
-        return own is not None and turns_in(own) == turns_in(base)
+        if own is None:
+            return True
+        before, after = Counter(turns_in(own)), Counter(turns_in(longer))
+        if before - after:
+            return True
+        most = max(after - before, default=0)
+        self._grown.append((length, turns * length.step, most))
+        return most > count.turns
+
+    def _is_known_not_to_count(self, length: Length, turns: int, count: Count) -> bool:
+        """Return whether a run in which the size grew at least as much has shown it."""
+        growth = turns * length.step
+        return any(
+            known.varies_all_of(length) and growth <= tried and most <= count.turns
+            for known, tried, most in self._grown
+        )
 
     def _own_run(self, length: Length) -> Trace | None:
         """Return the cached record of a run on the example."""

@@ -31,6 +31,13 @@ class Length:
         """Return whether another length varies the same size of the same inputs."""
         return (self.size, self.inputs) == (other.size, other.inputs)
 
+    def varies_all_of(self, other: Length) -> bool:
+        """Return whether this length varies each size that another one varies."""
+        if self.size != other.size:
+            return False
+        inputs = other.inputs
+        return self.inputs is None or (inputs is not None and {*inputs} <= {*self.inputs})
+
     def call(self, example: Example, turns: int, more: int = 0) -> Example:
         """Return a call that is a number of turns longer or shorter.
 
