@@ -20,7 +20,7 @@ from layergraph_capture.loops.candidate import Candidate, InMode
 from layergraph_capture.loops.choice import NotAlikeError, loops_of
 from layergraph_capture.loops.counts import Count, counts_of, turns_in
 from layergraph_capture.loops.fit import NotFittedError, fitted
-from layergraph_capture.loops.lengths import Length, lengths
+from layergraph_capture.loops.lengths import Length, lengths, with_other_sizes
 from layergraph_capture.loops.numbers import is_of_turns
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.roll import rolled
@@ -82,9 +82,9 @@ def looped(trace: Trace, example: Example, run: RunOn) -> Trace | None:
         The record with loops; None if there are none.
     """
     counts = counts_of(trace)
-    if not counts:
-        return None
     is_long = any(count.turns > _LONG for count in counts)
+    if not counts or (not is_long and _repeats_as_often_with_other_sizes(trace, example, run)):
+        return None
     for is_short in (True, False) if is_long else (False,):
         finder = _Finder(trace, example, run, is_short=is_short)
         finder.vary(counts)
@@ -92,6 +92,20 @@ def looped(trace: Trace, example: Example, run: RunOn) -> Trace | None:
         if found is not None:
             return found
     return None
+
+
+def _repeats_as_often_with_other_sizes(trace: Trace, example: Example, run: RunOn) -> bool:
+    """Return whether one run shows that no number of turns depends on a size.
+
+    Most repetitions are projections of an attention and the like.
+    """
+    for other in with_other_sizes(example):
+        try:
+            changed = run(other)
+        except (CaptureError, RuntimeError):
+            continue
+        return not changed.decisions and turns_in(changed) == turns_in(trace)
+    return False
 
 
 class _Finder:
