@@ -8,6 +8,7 @@ the record to the lengths that the runs confirm.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from enum import Enum, auto
@@ -19,7 +20,7 @@ from layergraph_capture.loops.candidate import Candidate, InMode
 from layergraph_capture.loops.choice import NotAlikeError, loops_of
 from layergraph_capture.loops.counts import Count, counts_of, turns_in
 from layergraph_capture.loops.fit import NotFittedError, fitted
-from layergraph_capture.loops.lengths import Length, lengths
+from layergraph_capture.loops.lengths import Length, lengths, with_other_sizes
 from layergraph_capture.loops.numbers import is_of_turns
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.roll import rolled
@@ -81,9 +82,9 @@ def looped(trace: Trace, example: Example, run: RunOn) -> Trace | None:
         The record with loops; None if there are none.
     """
     counts = counts_of(trace)
-    if not counts:
-        return None
     is_long = any(count.turns > _LONG for count in counts)
+    if not counts or (not is_long and _repeats_as_often_with_other_sizes(trace, example, run)):
+        return None
     for is_short in (True, False) if is_long else (False,):
         finder = _Finder(trace, example, run, is_short=is_short)
         finder.vary(counts)
@@ -91,6 +92,20 @@ def looped(trace: Trace, example: Example, run: RunOn) -> Trace | None:
         if found is not None:
             return found
     return None
+
+
+def _repeats_as_often_with_other_sizes(trace: Trace, example: Example, run: RunOn) -> bool:
+    """Return whether one run shows that no number of turns depends on a size.
+
+    Most repetitions are projections of an attention and the like.
+    """
+    for other in with_other_sizes(example):
+        try:
+            changed = run(other)
+        except (CaptureError, RuntimeError):
+            continue
+        return not changed.decisions and turns_in(changed) == turns_in(trace)
+    return False
 
 
 class _Finder:
@@ -104,6 +119,8 @@ class _Finder:
         # The runs that candidates are compared with, by what they vary.
         self._compared: dict[tuple[Length, int, int], Trace | None] = {}
         self._varied: list[Varied] = []
+        # Sizes that have grown by a number, each with the most turns of what is repeated only then.
+        self._grown: list[tuple[Length, int, int]] = []
 
     def vary(self, counts: Sequence[Count]) -> None:
         """Run the model with other numbers of turns, if such inputs can be made."""
@@ -121,11 +138,13 @@ class _Finder:
         for length in lengths(self._example, count.number, count.each):
             if any(each.length.is_same_size(length) for each in self._varied):
                 return
+            if self._is_known_not_to_count(length, max(ahead, 1), count):
+                continue
             base = self._run_with(length, ahead) if ahead else self._own_run(length)
-            if base is None or (ahead > 0 and self._repeats_as_own(base, length)):
+            if base is None or (ahead > 0 and not self._counts(base, length, ahead, count)):
                 continue
             longer = self._run_with(length, ahead + 1)
-            if longer is None:
+            if longer is None or (ahead == 0 and not self._counts(longer, length, 1, count)):
                 continue
             try:
                 if any(loops_of([base, longer])):
@@ -135,10 +154,28 @@ class _Finder:
             except NotAlikeError:
                 continue
 
-    def _repeats_as_own(self, base: Trace, length: Length) -> bool:
-        """Return whether a longer run repeats nothing more often: then this is the wrong size."""
+    def _counts(self, longer: Trace, length: Length, turns: int, count: Count) -> bool:
+        """Return whether a run of a larger size repeats something more often than the count says.
+
+        If it does not, and repeats all that the example repeats, this is the wrong size.
+        """
         own = self._own_run(length)
-        return own is not None and turns_in(own) == turns_in(base)
+        if own is None:
+            return True
+        before, after = Counter(turns_in(own)), Counter(turns_in(longer))
+        if before - after:
+            return True
+        most = max(after - before, default=0)
+        self._grown.append((length, turns * length.step, most))
+        return most > count.turns
+
+    def _is_known_not_to_count(self, length: Length, turns: int, count: Count) -> bool:
+        """Return whether a run in which the size grew at least as much has shown it."""
+        growth = turns * length.step
+        return any(
+            known.varies_all_of(length) and growth <= tried and most <= count.turns
+            for known, tried, most in self._grown
+        )
 
     def _own_run(self, length: Length) -> Trace | None:
         """Return the cached record of a run on the example."""

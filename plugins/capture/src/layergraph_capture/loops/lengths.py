@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,6 +32,13 @@ class Length:
         """Return whether another length varies the same size of the same inputs."""
         return (self.size, self.inputs) == (other.size, other.inputs)
 
+    def varies_all_of(self, other: Length) -> bool:
+        """Return whether this length varies each size that another one varies."""
+        if self.size != other.size:
+            return False
+        inputs = other.inputs
+        return self.inputs is None or (inputs is not None and {*inputs} <= {*self.inputs})
+
     def call(self, example: Example, turns: int, more: int = 0) -> Example:
         """Return a call that is a number of turns longer or shorter.
 
@@ -39,18 +47,32 @@ class Length:
             turns: the number of turns.
             more: a further growth of the size.
         """
-        resized = _Resized(self, max(self.size + turns * self.step + more, 0))
-        args, kwargs = example
-        return tuple(resized.of(each) for each in args or ()), {
-            name: resized.of(each) for name, each in (kwargs or {}).items()
-        }
+        size = max(self.size + turns * self.step + more, 0)
+        return _Resized(lambda number, dim, own: size if self._has(number, dim, own) else own).call(
+            example
+        )
+
+    def _has(self, number: int, dim: int, size: int) -> bool:
+        return size == self.size and (self.inputs is None or (number, dim) in self.inputs)
 
 
 class _Resized:
-    def __init__(self, length: Length, size: int) -> None:
-        self._length = length
-        self._size = size
+    """Copies of example calls, of other sizes.
+
+    Args:
+        size_of: returns the new size for the number of a tensor, a dimension, and its size.
+    """
+
+    def __init__(self, size_of: Callable[[int, int, int], int]) -> None:
+        self._size_of = size_of
         self._count = 0
+
+    def call(self, example: Example) -> Example:
+        """Return a call with resized copies of its tensors."""
+        args, kwargs = example
+        return tuple(self.of(each) for each in args or ()), {
+            name: self.of(each) for name, each in (kwargs or {}).items()
+        }
 
     def of(self, value: Any) -> Any:
         """Return a value with resized copies of the tensors in it."""
@@ -65,11 +87,11 @@ class _Resized:
     def _tensor(self, tensor: torch.Tensor, number: int) -> torch.Tensor:
         if type(tensor) not in PLAIN_CLASSES:
             return tensor
-        inputs = self._length.inputs
         result = tensor.detach()
         for dim, size in enumerate(tensor.shape):
-            if size == self._length.size and (inputs is None or (number, dim) in inputs):
-                whole, rest = divmod(self._size, size)
+            new = self._size_of(number, dim, size)
+            if new != size:
+                whole, rest = divmod(new, size)
                 # Concatenating whole copies is much faster than indexing.
                 result = torch.cat([*[result] * whole, result.narrow(dim, 0, rest)], dim)
         return result.requires_grad_(tensor.requires_grad) if result is not tensor else tensor
@@ -117,10 +139,28 @@ def by_dimension(shapes: Sequence[torch.Size], size: int) -> list[tuple[tuple[in
     return [tuple(each) for each in groups.values()]
 
 
+def sizes_of(example: Example) -> set[int]:
+    """Return all sizes of the tensors in a call."""
+    return {size for tensor in _tensors_of(example) for size in tensor.shape}
+
+
+def with_other_sizes(example: Example) -> Iterator[Example]:
+    """Yield cheap calls whose inputs have other sizes, except for sizes of 1.
+
+    Large sizes are halved, and small ones grow by one, so that none becomes 1 or 0. The second call
+    keeps sizes that may be the channels of a picture.
+    """
+    for kept in (1, _CHANNELS):
+        yield _Resized(partial(_other_size, kept)).call(example)
+
+
+def _other_size(kept: int, _number: int, _dim: int, size: int) -> int:
+    return size // 2 if size > _SMALL else size + (size > kept)
+
+
 def longer_calls(example: Example) -> Iterator[Example]:
     """Yield a few calls in which a size of the inputs is one larger, the largest size first."""
-    sizes = {size for tensor in _tensors_of(example) for size in tensor.shape if size > 1}
-    for size in sorted(sizes, reverse=True)[:_MOST_CALLS]:
+    for size in sorted(sizes_of(example) - {0, 1}, reverse=True)[:_MOST_CALLS]:
         yield Length(size, 1).call(example, 1)
 
 
@@ -133,6 +173,9 @@ def _is_likely(size: int, turns: int) -> bool:
 
 _NEAR = 3
 _MOST_CALLS = 3
+# The largest size that is small.
+_SMALL = 5
+_CHANNELS = 3
 
 
 def _unlikeliness(size: int, step: int, turns: int) -> tuple[int, int]:
