@@ -640,6 +640,31 @@ def test_the_search_runs_a_model_a_few_times(monkeypatch):
     monkeypatch.setattr(EagerTracer, "run", lambda self: runs.append(self) or run(self))
     ir = lg.to_ir(KeepsState().eval(), (torch.randn(2, 9, 4),))
     assert "layergraph.loop(" in str(ir)
-    # The example and its second run; that of one more turn, compared with itself and both ways
-    # with the example; and one run each of the example's length, of many turns, of one and of none.
-    assert len(runs) == 10
+    # The example and its second run; two of other sizes, which the cell refuses at once; that of
+    # one more turn, compared with itself and both ways with the example; and one run each of the
+    # example's length, of many turns, of one and of none.
+    assert len(runs) == 12
+
+
+class TakesParts(nn.Module):
+    """A projection into three parts, which code names, and three times the same computation."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(10, 4)
+        self.inner = nn.Linear(4, 12)
+
+    def forward(self, tokens):
+        parts = self.inner(self.table(tokens)).split(4, dim=-1)
+        return torch.stack([part.tanh() * 2 for part in parts])
+
+
+def test_one_run_shows_that_no_loop_depends_on_a_size(monkeypatch):
+    runs = []
+    run = EagerTracer.run
+    monkeypatch.setattr(EagerTracer, "run", lambda self: runs.append(self) or run(self))
+    model = TakesParts()
+    ir = lg.to_ir(model, (torch.randint(10, (2, 12)),))
+    assert len(runs) == 2
+    tokens = torch.randint(10, (3, 7))
+    assert bitwise_equal(lg.to_torch(ir, model.state_dict())(tokens), model(tokens))
