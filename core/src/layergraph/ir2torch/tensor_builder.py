@@ -73,20 +73,7 @@ class TensorBuilder:
         elif spec.kind is None or owner is None:
             raise BuildError(f"{where}: the layer has no such tensor; correct the name")
         else:
-            self._register(owner, last, self._placed(from_spec(spec, where, self._device)), spec)
-
-    def _register(
-        self, owner: nn.Module, name: str, tensor: torch.Tensor, spec: TensorSpec
-    ) -> None:
-        if isinstance(tensor, nn.Parameter):
-            owner.register_parameter(name, tensor)
-        else:
-            persistent = spec.kind == "buffer" and spec.persistent is not False
-            owner.register_buffer(name, tensor, persistent=persistent)
-            if spec.kind == "constant" and isinstance(owner, Holder):
-                owner._uncast |= {name}
-            if spec.narrows is False and isinstance(owner, Holder):
-                owner._unnarrowed = {**owner._unnarrowed, name: tensor.dtype}
+            _register(owner, last, self._placed(from_spec(spec, where, self._device)), spec)
 
     def _pack(
         self, owner: nn.Module, name: str, spec: TensorSpec, packed: Packing, where: Place
@@ -128,7 +115,7 @@ class TensorBuilder:
             self._owners.pop(id(made), None)  # another tensor may get the id
             replace(owner, name, tensor)
         else:
-            self._register(owner, name, tensor, spec)
+            _register(owner, name, tensor, spec)
 
     def _change(self, tensor: torch.Tensor, spec: TensorSpec, where: Place) -> None:
         if spec.shape is not None and spec.shape != tuple(tensor.shape):
@@ -232,6 +219,18 @@ class TensorBuilder:
                     # setattr, because some modules also keep their parameters in a list and update
                     # it there.
                     setattr(holder, last, target)
+
+
+def _register(owner: nn.Module, name: str, tensor: torch.Tensor, spec: TensorSpec) -> None:
+    if isinstance(tensor, nn.Parameter):
+        owner.register_parameter(name, tensor)
+    else:
+        persistent = spec.kind == "buffer" and spec.persistent is not False
+        owner.register_buffer(name, tensor, persistent=persistent)
+        if spec.kind == "constant" and isinstance(owner, Holder):
+            owner._uncast |= {name}
+        if spec.narrows is False and isinstance(owner, Holder):
+            owner._unnarrowed = {**owner._unnarrowed, name: tensor.dtype}
 
 
 def value_for(

@@ -97,7 +97,7 @@ class Views:
     def _item(self, node: Node, parent: str, key: Value) -> View | None:
         if self._is_tensor(Ref(parent)):
             parts = key if type(key) is tuple else (key,)
-            return self._set(node, parent, key) if all(map(self._is_basic, parts)) else None
+            return _set(node, parent, key) if all(map(self._is_basic, parts)) else None
         source = self._graph.nodes[parent]
         name = source.implementation.rpartition(".")[2]
         # Two parts of what another function returns may share memory.
@@ -105,9 +105,6 @@ class Views:
             name in _SPLITS or name == "unbind" or not shares(source.implementation)
         )
         return View(parent, key) if are_apart and type(key) is int else None
-
-    def _set(self, node: Node, parent: str, key: Value) -> View:
-        return View(parent, _call(parent, _SETITEM, Ref(parent), key, Ref(node.name)))
 
     def _is_basic(self, part: Value) -> bool:
         """Return whether a part of an index selects a view."""
@@ -147,6 +144,10 @@ class Views:
             key = (*(slice(None),) * (dim % len(whole.shape)), place)
             return _call(parent, _SETITEM, Ref(parent), key, part)
         return None
+
+
+def _set(node: Node, parent: str, key: Value) -> View:
+    return View(parent, _call(parent, _SETITEM, Ref(parent), key, Ref(node.name)))
 
 
 def _call(name: str, function: str, *args: Any) -> Node:

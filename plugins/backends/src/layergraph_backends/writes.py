@@ -78,7 +78,7 @@ class Writes:
         wanted = [name for name in parts if self._is_read(name, node)]
         up = lines[changed]
         # Go up to the last whole that a later read shares.
-        last = max((self._meeting(up, lines[name]) for name in wanted), default=0)
+        last = max((_meeting(up, lines[name]) for name in wanted), default=0)
         chain = up[: last + 1]
         needed = {each for name in wanted for each in lines[name]} - {*up}
         again = [name for name in parts if name in needed]
@@ -90,9 +90,6 @@ class Writes:
         while (view := self.views.of(line[-1])) is not None:
             line.append(view.parent)
         return line
-
-    def _meeting(self, up: list[str], line: list[str]) -> int:
-        return next(at for at, name in enumerate(up) if name in line)
 
     def _problem(self, node: Node, changed: str, parts: list[str]) -> str:
         copies = {each.name for each in self._graph if self.views.is_copy(each)}
@@ -119,6 +116,10 @@ class Writes:
         here = self._position[node.name]
         is_read = any(self._position[user] > here for user in self._graph.users[name])
         return is_read or name in self._kept
+
+
+def _meeting(up: list[str], line: list[str]) -> int:
+    return next(at for at, name in enumerate(up) if name in line)
 
 
 def changed_inputs(

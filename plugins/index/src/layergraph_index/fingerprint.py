@@ -121,7 +121,7 @@ class _Encoder:
             [
                 b"layergraph %d;" % VERSION,
                 text(b"t", each.type),
-                group(b"A", [self._named(name, attributes[name]) for name in sorted(attributes)]),
+                group(b"A", [_named(name, attributes[name]) for name in sorted(attributes)]),
                 group(b"W", [self._tensor(member, *item) for item in each.tensors.items()]),
                 b"L" if each.children is None else group(b"C", children),
                 group(b"S", shared),
@@ -130,9 +130,6 @@ class _Encoder:
                 group(b"B", [graph(one) for name in bodies for one in self._ir[name].graphs]),
             ]
         )
-
-    def _named(self, name: str, value: Value) -> bytes:
-        return text(b"n", name) + value_bytes(value, _no_reference)
 
     def _kept_mode(self, member: Member, path: str, mode: bool | None) -> bytes:
         key = f"{path}." if path else ""
@@ -144,7 +141,7 @@ class _Encoder:
     def _tensor(self, member: Member, name: str, spec: TensorSpec) -> bytes:
         said = spec.said()
         tied = said.pop("tied", None)
-        facts = [self._named(key, said[key]) for key in sorted(said)]
+        facts = [_named(key, said[key]) for key in sorted(said)]
         is_of_code = member.implementation.children is not None and not self._names
         title = b"" if is_of_code else text(b"n", name)
         return title + group(b"E", facts) + (b"" if tied is None else self._state(member, tied))
@@ -206,6 +203,10 @@ class _Encoder:
             keys.get(key, text(b"n", key)) + value_bytes(node.kwargs[key], refer)
             for key in sorted(node.kwargs)
         ]
+
+
+def _named(name: str, value: Value) -> bytes:
+    return text(b"n", name) + value_bytes(value, _no_reference)
 
 
 def _counted(node: Node, args: tuple[Value, ...]) -> tuple[Value, ...]:

@@ -98,7 +98,7 @@ class _Reader:
         if kind == "Identity":
             return operator.inputs[0]
         layer = self._linear(operator, node)
-        if layer is None and kind in LAYERS and not self._is_constant(operator):
+        if layer is None and kind in LAYERS and not _is_constant(operator):
             layer = LAYERS[kind](operator)
         if layer is None:
             function, args, kwargs = function_call(operator)
@@ -109,9 +109,6 @@ class _Reader:
         self.layers.add_module(name, layer)
         computed = next(each for each in operator.inputs if isinstance(each, fx.Node))
         return self._graph.call_module(name, (computed,))
-
-    def _is_constant(self, operator: Operator) -> bool:
-        return not any(isinstance(each, fx.Node) for each in operator.inputs)
 
     def _linear(self, operator: Operator, node: onnx.NodeProto) -> nn.Module | None:
         """Return a linear layer for a product with a matrix of the file, and a following Add."""
@@ -156,6 +153,10 @@ class _Reader:
             count += 1
             found = f"{safe}_{count}"
         return found
+
+
+def _is_constant(operator: Operator) -> bool:
+    return not any(isinstance(each, fx.Node) for each in operator.inputs)
 
 
 def _attribute(attribute: onnx.AttributeProto, place: str) -> Any:

@@ -35,7 +35,7 @@ class BorderEdits(Places):
         owner = self._layer(graph)
         if any(name in each for each in owner.graphs) or owner.namer.name(name) != name:
             raise EditError(f"{name!r} is taken in {owner.name!r}, or no name for an argument")
-        self._refuse_leaf(owner)
+        _refuse_leaf(owner)
         callers = [(caller, site, self._value(caller.owner, value)) for caller, site in owner.calls]
         for caller, site, given in callers:
             for source in refs(given):
@@ -63,7 +63,7 @@ class BorderEdits(Places):
             EditError: there is no such input, or a node reads it.
         """
         owner = self._layer(graph)
-        self._refuse_leaf(owner)
+        _refuse_leaf(owner)
         inputs = [node.name for each in owner.graphs[:1] for node in each if node.type == INPUT]
         if name not in inputs:
             raise EditError(f"{owner.name!r} has no input {name!r}; it has {', '.join(inputs)}")
@@ -95,7 +95,7 @@ class BorderEdits(Places):
         """
         owner = self._layer(graph)
         given = tuple(self._value(owner, each) for each in values)
-        self._refuse_leaf(owner)
+        _refuse_leaf(owner)
         for source in refs(*given):
             if not all(source in each for each in owner.graphs):
                 raise EditError(f"{owner.name}:{source} runs in one mode only")
@@ -103,14 +103,6 @@ class BorderEdits(Places):
         for each in owner.graphs:
             each.change(changed(each.output(), args=(returned,)))
         owner.is_edited = True
-
-    def _refuse_leaf(self, owner: WorkingLayer) -> None:
-        if not owner.graphs:
-            raise EditError(f"{owner.name!r} is a {owner.type}, and has no graph")
-        if owner.type == BODY:
-            raise EditError(
-                f"{owner.name!r} is a body; the function that runs it knows its inputs and outputs"
-            )
 
     def inline(self, where: Where) -> dict[str, str]:
         """Replace the call of a composite by the calls inside it. Paths and keys stay.
@@ -169,3 +161,12 @@ class BorderEdits(Places):
         found = [self._find(each) for each in nodes]
         new = outlining.outline(self._space, found, name)
         return self.call(new)
+
+
+def _refuse_leaf(owner: WorkingLayer) -> None:
+    if not owner.graphs:
+        raise EditError(f"{owner.name!r} is a {owner.type}, and has no graph")
+    if owner.type == BODY:
+        raise EditError(
+            f"{owner.name!r} is a body; the function that runs it knows its inputs and outputs"
+        )

@@ -173,19 +173,9 @@ class LayerEdits(Places):
             raise EditError(f"{new!r} is no name for a layer; give one without a dot")
         layer = self._layer_or_none(where)
         if layer is None:
-            self._rename_node(*self._find(where), new)
+            _rename_node(*self._find(where), new)
         else:
             nesting.rename(self._space, layer, new, None if parent is None else self._layer(parent))
-
-    def _rename_node(self, owner: WorkingLayer, name: str, new: str) -> None:
-        if new == name:
-            return
-        if any(new in graph for graph in owner.graphs):
-            raise EditError(f"{owner.name!r} has a node {new!r}; choose another name")
-        if owner.namer.name(new) != new:
-            raise EditError(f"{new!r} is no name for a node; choose an identifier of Python")
-        for graph in owner.graphs_with(name):
-            graph.rename(name, new)
 
     def share(self, layer: Where, with_: Where) -> None:
         """Redirect all calls of a layer or composite to another one, which shares its tensors.
@@ -263,3 +253,14 @@ class LayerEdits(Places):
             graph.change(changed(graph.nodes[name], implementation=original.name))
         if not copy.calls:
             nesting.drop_unused(self._space, copy)
+
+
+def _rename_node(owner: WorkingLayer, name: str, new: str) -> None:
+    if new == name:
+        return
+    if any(new in graph for graph in owner.graphs):
+        raise EditError(f"{owner.name!r} has a node {new!r}; choose another name")
+    if owner.namer.name(new) != new:
+        raise EditError(f"{new!r} is no name for a node; choose an identifier of Python")
+    for graph in owner.graphs_with(name):
+        graph.rename(name, new)

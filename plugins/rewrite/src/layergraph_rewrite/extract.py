@@ -144,46 +144,9 @@ class _Part:
         for site in self._starts:
             owner = self._edit.layers[site.graph]
             node = owner.graphs_with(site.node)[0].nodes[site.node]
-            begun.append(site if node.type == INPUT else self._begin_at(owner, node))
+            begun.append(site if node.type == INPUT else _begin_at(owner, node))
         self._starts = begun
-        self._ends = [self._end_at(self._edit.layers[site.graph], site) for site in self._ends]
-
-    def _begin_at(self, owner: WorkingLayer, node: Node) -> Site:
-        args = node.args or ()
-        if not args or type(args[0]) is not Ref:
-            raise EditError(
-                f"the first argument of {owner.name}:{node.name} is no value; begin at another node"
-            )
-        source = args[0].node
-        mark = owner.namer.name(f"{node.name}_input")
-        for graph in owner.graphs_with(node.name):
-            # Later readers of the value belong to the part.
-            first = graph.nodes[node.name].args or ()
-            if first[:1] != (Ref(source),):
-                raise EditError(
-                    f"{owner.name}:{node.name} reads another value in the other mode; begin "
-                    "elsewhere"
-                )
-            graph.add(Node(mark, FUNCTION, _MARK, (Ref(source),)), before=node.name)
-            users = [
-                user
-                for user in graph.users[source]
-                if user == node.name or graph.order.is_before(node.name, user)
-            ]
-            graph.replace_uses(source, Ref(mark), only=users)
-        return Site(owner.name, mark)
-
-    def _end_at(self, owner: WorkingLayer, site: Site) -> Site:
-        graphs = owner.graphs_with(site.node)
-        if graphs[0].nodes[site.node].type == OUTPUT:
-            raise EditError(f"{site} is the output; name the layer that gives its value")
-        if len(graphs) < len(owner.graphs):
-            raise EditError(f"{site} is there in one mode only; end elsewhere")
-        mark = owner.namer.name(f"{site.node}_output")
-        for graph in graphs:
-            node = Node(mark, FUNCTION, _MARK, (Ref(site.node),))
-            graph.add(node, before=graph.order.after(site.node))
-        return Site(owner.name, mark)
+        self._ends = [_end_at(self._edit.layers[site.graph], site) for site in self._ends]
 
     def _surface(self, site: Site) -> None:
         """Inline the composite of a cut into its caller."""
@@ -215,7 +178,7 @@ class _Part:
         late = self._late_writes(graph)
         inputs = self._inputs(graph)
         kept = set(inputs or ())
-        unknown = self._read(graph, [graph.output().name], kept, inputs)
+        unknown = _read(graph, [graph.output().name], kept, inputs)
         if unknown is not None:
             raise EditError(
                 f"the part reads the input {unknown!r} of the model too; add it to the inputs, or "
@@ -238,22 +201,6 @@ class _Part:
                 and each in written(graph.nodes[user], layers)
             }
         return found
-
-    def _read(
-        self, graph: WorkingGraph, names: list[str], kept: set[str], inputs: list[str] | None
-    ) -> str | None:
-        """Add nodes and all that they read; return a model input that is missing from the part."""
-        stack = list(names)
-        while stack:
-            name = stack.pop()
-            if name in kept:
-                continue
-            node = graph.nodes[name]
-            if node.type == INPUT and inputs is not None:
-                return name
-            kept.add(name)
-            stack += node.sources()
-        return None
 
     def _inputs(self, graph: WorkingGraph) -> list[str] | None:
         """Turn the marks into inputs, in order; return the names of all inputs; None for any."""
@@ -316,12 +263,67 @@ class _Part:
         if not is_seen and node.name not in late:
             return
         more = set(kept)
-        if self._read(graph, [node.name], more, inputs) is not None:
+        if _read(graph, [node.name], more, inputs) is not None:
             raise EditError(
                 f"{node.name!r}, which the part leaves out, changes {changed[0]!r} in place; cut "
                 "elsewhere"
             )
         kept |= more
+
+
+def _read(
+    graph: WorkingGraph, names: list[str], kept: set[str], inputs: list[str] | None
+) -> str | None:
+    """Add nodes and all that they read; return a model input that is missing from the part."""
+    stack = list(names)
+    while stack:
+        name = stack.pop()
+        if name in kept:
+            continue
+        node = graph.nodes[name]
+        if node.type == INPUT and inputs is not None:
+            return name
+        kept.add(name)
+        stack += node.sources()
+    return None
+
+
+def _end_at(owner: WorkingLayer, site: Site) -> Site:
+    graphs = owner.graphs_with(site.node)
+    if graphs[0].nodes[site.node].type == OUTPUT:
+        raise EditError(f"{site} is the output; name the layer that gives its value")
+    if len(graphs) < len(owner.graphs):
+        raise EditError(f"{site} is there in one mode only; end elsewhere")
+    mark = owner.namer.name(f"{site.node}_output")
+    for graph in graphs:
+        node = Node(mark, FUNCTION, _MARK, (Ref(site.node),))
+        graph.add(node, before=graph.order.after(site.node))
+    return Site(owner.name, mark)
+
+
+def _begin_at(owner: WorkingLayer, node: Node) -> Site:
+    args = node.args or ()
+    if not args or type(args[0]) is not Ref:
+        raise EditError(
+            f"the first argument of {owner.name}:{node.name} is no value; begin at another node"
+        )
+    source = args[0].node
+    mark = owner.namer.name(f"{node.name}_input")
+    for graph in owner.graphs_with(node.name):
+        # Later readers of the value belong to the part.
+        first = graph.nodes[node.name].args or ()
+        if first[:1] != (Ref(source),):
+            raise EditError(
+                f"{owner.name}:{node.name} reads another value in the other mode; begin elsewhere"
+            )
+        graph.add(Node(mark, FUNCTION, _MARK, (Ref(source),)), before=node.name)
+        users = [
+            user
+            for user in graph.users[source]
+            if user == node.name or graph.order.is_before(node.name, user)
+        ]
+        graph.replace_uses(source, Ref(mark), only=users)
+    return Site(owner.name, mark)
 
 
 _MARK = "layergraph.mark"

@@ -174,7 +174,7 @@ class Matcher:
 
     def _bind(self, term: Wildcard, value: Value, graph: WorkingGraph) -> bool:
         if self._across:
-            value, graph = self._followed(value, graph)
+            value, graph = _followed(value, graph)
         known = self._values.get(term)
         if known is not None:
             return known[1] is graph and _is_same(known[0], value)
@@ -188,7 +188,7 @@ class Matcher:
     def _apply(self, term: Applied, value: Value, graph: WorkingGraph) -> list[list[_Goal]]:
         """Return the ways in which the arguments of a node may match; none for another node."""
         if self._across:
-            value, graph = self._followed(value, graph)
+            value, graph = _followed(value, graph)
         if type(value) is not Ref:
             return []
         known = self._calls.get(term)
@@ -255,31 +255,6 @@ class Matcher:
 
     # Across the borders of composites.
 
-    def _followed(self, value: Value, graph: WorkingGraph) -> tuple[Value, WorkingGraph]:
-        """Return the source of a value, through results and inputs of composites."""
-        while type(value) is Ref:
-            node = graph.nodes[value.node]
-            if node.is_call and node.when is None:
-                inner = graph.layer_of(node).graphs
-                if len(inner) != 1 or len(graph.layer_of(node).calls) != 1:
-                    break
-                args = inner[0].output().args or ()
-                if len(args) != 1:
-                    break
-                value, graph = args[0], inner[0]
-            elif node.type == INPUT and len(graph.owner.calls) == 1:
-                ((outer, name),) = graph.owner.calls
-                inputs = [each.name for each in graph if each.type == INPUT]
-                args = outer.nodes[name].args or ()
-                index = inputs.index(node.name)
-                is_alone = len(graph.owner.graphs) == 1 and outer.nodes[name].when is None
-                if not is_alone or index >= len(args):
-                    break
-                value, graph = args[index], outer
-            else:
-                break
-        return value, graph
-
     def _users(self, graph: WorkingGraph, name: str) -> list[Spot]:
         """Return the nodes that read a value, also through composites."""
         found: list[Spot] = []
@@ -287,22 +262,49 @@ class Matcher:
         while stack:
             here, each = stack.pop()
             for user in here.users[each]:
-                behind = self._behind(here, here.nodes[user], Ref(each))
+                behind = _behind(here, here.nodes[user], Ref(each))
                 if behind is None:
                     found.append((here, user))
                 stack += behind or ()
         return found
 
-    def _behind(self, graph: WorkingGraph, node: Node, value: Ref) -> list[Spot] | None:
-        """Return the nodes to which a node passes a value; None if the node itself reads it."""
-        if node.type == OUTPUT and len(graph.owner.calls) == 1:
-            return list(graph.owner.calls)
-        inner = graph.layer_of(node).graphs if node.is_call else []
-        args = node.args or ()
-        if len(inner) != 1 or node.sources().count(value.node) != args.count(value):
-            return None
-        inputs = [each.name for each in inner[0] if each.type == INPUT]
-        return [(inner[0], each) for each, arg in zip(inputs, args, strict=False) if arg == value]
+
+def _behind(graph: WorkingGraph, node: Node, value: Ref) -> list[Spot] | None:
+    """Return the nodes to which a node passes a value; None if the node itself reads it."""
+    if node.type == OUTPUT and len(graph.owner.calls) == 1:
+        return list(graph.owner.calls)
+    inner = graph.layer_of(node).graphs if node.is_call else []
+    args = node.args or ()
+    if len(inner) != 1 or node.sources().count(value.node) != args.count(value):
+        return None
+    inputs = [each.name for each in inner[0] if each.type == INPUT]
+    return [(inner[0], each) for each, arg in zip(inputs, args, strict=False) if arg == value]
+
+
+def _followed(value: Value, graph: WorkingGraph) -> tuple[Value, WorkingGraph]:
+    """Return the source of a value, through results and inputs of composites."""
+    while type(value) is Ref:
+        node = graph.nodes[value.node]
+        if node.is_call and node.when is None:
+            inner = graph.layer_of(node).graphs
+            if len(inner) != 1 or len(graph.layer_of(node).calls) != 1:
+                break
+            args = inner[0].output().args or ()
+            if len(args) != 1:
+                break
+            value, graph = args[0], inner[0]
+        elif node.type == INPUT and len(graph.owner.calls) == 1:
+            ((outer, name),) = graph.owner.calls
+            inputs = [each.name for each in graph if each.type == INPUT]
+            args = outer.nodes[name].args or ()
+            index = inputs.index(node.name)
+            is_alone = len(graph.owner.graphs) == 1 and outer.nodes[name].when is None
+            if not is_alone or index >= len(args):
+                break
+            value, graph = args[index], outer
+        else:
+            break
+    return value, graph
 
 
 def _meets(condition: Condition, call: Call) -> bool:

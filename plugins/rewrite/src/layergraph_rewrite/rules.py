@@ -279,7 +279,7 @@ class _Rewriting:
         except Refused as error:
             reason = str(error) or "the replacement refuses it"
         except Exception as error:
-            raise self._failed(each, sites[0], error) from error
+            raise _failed(each, sites[0], error) from error
         if reason is not None:
             for (graph, name), layer in copied:
                 self._edit.reshare(Site(graph.owner.name, name), layer)
@@ -299,13 +299,9 @@ class _Rewriting:
                 _check_result(match, result)
                 self._edit.replace_match(match, result)
             except LayergraphError as error:
-                raise self._failed(each, sites[0], error) from error
+                raise _failed(each, sites[0], error) from error
         self._follow(match)
         return None
-
-    def _failed(self, each: Rule, site: Site, error: Exception) -> EditError:
-        kind = "" if isinstance(error, LayergraphError) else f"{type(error).__name__}: "
-        return EditError(f"the rule {each.title!r} fails at {site}: {kind}{first_line(error)}")
 
     def _note_edited(self, index: int, match: Match) -> None:
         nodes = [graph.nodes.get(name) for graph, name in (call.spot for call in match.calls)]
@@ -327,6 +323,11 @@ class _Rewriting:
                 if self._across:
                     following += graph.owner.calls
             level = following
+
+
+def _failed(each: Rule, site: Site, error: Exception) -> EditError:
+    kind = "" if isinstance(error, LayergraphError) else f"{type(error).__name__}: "
+    return EditError(f"the rule {each.title!r} fails at {site}: {kind}{first_line(error)}")
 
 
 def _check_rule(each: Any) -> None:

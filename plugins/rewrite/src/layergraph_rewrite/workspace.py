@@ -66,11 +66,11 @@ class Workspace:
         }
         paths = dict(self.paths())
         self._note_modes(copy, paths)
-        for key in self._named_keys(copy):
+        for key in _named_keys(copy):
             self._homes[key] = _home(paths, key)
         spread_parts(self.tied.values(), self._homes)
         if state is not None:
-            self._note_state(paths, state)
+            _note_state(paths, state)
 
     def paths(self) -> Iterator[tuple[str, WorkingLayer]]:
         """Yield the path of each layer, in the order of a state dict. A shared layer has several.
@@ -90,16 +90,6 @@ class Workspace:
             prefix = f"{path}." if path else ""
             stack += [(prefix + child, layer.inner[child]) for child in reversed(ordered(layer))]
 
-    def _named_keys(self, ir: Ir) -> Iterator[str]:
-        for each in ir.values():
-            for graph in each.graphs:
-                for node in graph.nodes.values():
-                    if node.type == STATE:
-                        yield node.implementation
-            for spec in each.tensors.values():
-                if spec.tied is not None:
-                    yield spec.tied
-
     def _note_modes(self, ir: Ir, paths: Mapping[str, WorkingLayer]) -> None:
         if not any(each.kept_modes for each in ir.values()):
             return
@@ -110,22 +100,6 @@ class Workspace:
                 whole = ".".join(filter(None, (first.get(id(layer), ""), path)))
                 if whole in paths:
                     layer.kept_modes[paths[whole]] = mode
-
-    def _note_state(
-        self, paths: Mapping[str, WorkingLayer], state: Mapping[str, torch.Tensor]
-    ) -> None:
-        try:
-            keys = list(state)
-        except TypeError:
-            raise StateError(f"{state!r:.60} is no state dict; give a mapping of tensors") from None
-        for key in keys:
-            layer, name = _home(paths, key)
-            if layer.children is not None and name not in layer.tensors:
-                raise StateError(
-                    f"the state dict does not fit the IR: {key!r} is not one of the model; give "
-                    "the state dict of the model that the IR describes"
-                )
-            layer.sources.setdefault(name, Source.at(state, key))
 
     def key(self, layer: WorkingLayer, tensor: str) -> str:
         """Return a stable text for the key of a tensor, even if its layer moves."""
@@ -239,6 +213,32 @@ class Workspace:
             for name, source in layer.sources.items():
                 sources[prefix + name] = source
         return Tensors(sources)
+
+
+def _note_state(paths: Mapping[str, WorkingLayer], state: Mapping[str, torch.Tensor]) -> None:
+    try:
+        keys = list(state)
+    except TypeError:
+        raise StateError(f"{state!r:.60} is no state dict; give a mapping of tensors") from None
+    for key in keys:
+        layer, name = _home(paths, key)
+        if layer.children is not None and name not in layer.tensors:
+            raise StateError(
+                f"the state dict does not fit the IR: {key!r} is not one of the model; give "
+                "the state dict of the model that the IR describes"
+            )
+        layer.sources.setdefault(name, Source.at(state, key))
+
+
+def _named_keys(ir: Ir) -> Iterator[str]:
+    for each in ir.values():
+        for graph in each.graphs:
+            for node in graph.nodes.values():
+                if node.type == STATE:
+                    yield node.implementation
+        for spec in each.tensors.values():
+            if spec.tied is not None:
+                yield spec.tied
 
 
 def _home(paths: Mapping[str, WorkingLayer], key: str) -> tuple[WorkingLayer, str]:

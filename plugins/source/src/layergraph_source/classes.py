@@ -91,34 +91,11 @@ class ClassWriter:
         lines = [f"class {name}({first.base}):"]
         lines += [f"{INDENT}{field}" for field in first.fields]
         lines += [""] * bool(first.fields)
-        init = self._constructor(group, list(parameters), fills, last if is_root else ())
+        init = _constructor(group, list(parameters), fills, last if is_root else ())
         blocks = [*init, *first.methods]
         if not blocks:
             return "\n".join([*lines, f"{INDENT}pass"])
         return "\n".join([*lines, "\n\n".join(blocks)])
-
-    def _constructor(
-        self,
-        group: list[Composite],
-        parameters: Sequence[str],
-        fills: Mapping[int, str],
-        last: Sequence[str],
-    ) -> list[str]:
-        texts = [hole.text for hole in group[0].holes]
-        lines = laid_out(f"def __init__({', '.join(['self', *parameters])}):", INDENT)
-        deeper = INDENT * 2
-        lines.append(f"{deeper}super().__init__()")
-        number = 0
-
-        def fill(at: int) -> str:
-            return fills.get(at, texts[at])
-
-        for statements in zip(*[each.statements for each in group], strict=True):
-            text, number = rendered(statements, fill, number)
-            lines += laid_out(text, deeper)
-        for line in last:
-            lines += laid_out(line, deeper)
-        return ["\n".join(lines)] if len(lines) > 2 else []
 
     def _name(self, path: str) -> str:
         parts = [part for part in path.split(".") if not part.isdigit()] or ["block"]
@@ -127,6 +104,29 @@ class ClassWriter:
         if wish in self._context.taken() and len(parts) > 1:
             wish = camel(singular(parts[-2])) + wish
         return self._context.class_name(wish)
+
+
+def _constructor(
+    group: list[Composite],
+    parameters: Sequence[str],
+    fills: Mapping[int, str],
+    last: Sequence[str],
+) -> list[str]:
+    texts = [hole.text for hole in group[0].holes]
+    lines = laid_out(f"def __init__({', '.join(['self', *parameters])}):", INDENT)
+    deeper = INDENT * 2
+    lines.append(f"{deeper}super().__init__()")
+    number = 0
+
+    def fill(at: int) -> str:
+        return fills.get(at, texts[at])
+
+    for statements in zip(*[each.statements for each in group], strict=True):
+        text, number = rendered(statements, fill, number)
+        lines += laid_out(text, deeper)
+    for line in last:
+        lines += laid_out(line, deeper)
+    return ["\n".join(lines)] if len(lines) > 2 else []
 
 
 def _levels(ir: Ir) -> list[list[str]]:

@@ -64,7 +64,7 @@ class FunctionWriter:
             self._context.helper(_HELPERS[name])
         elif name == "layergraph.holds":
             self._context.helper("_holds")
-            self._context.helper(self._guard(args))
+            self._context.helper(_guard(args))
         elif name == "layergraph.choose":
             self._context.helper("_choose")
         elif name.startswith("layergraph.") and name.partition(".")[2] not in _INLINE:
@@ -96,7 +96,7 @@ class FunctionWriter:
         if name == "layergraph.truth":
             return f"True if {args[0]} else False"
         if name == "layergraph.holds":
-            return f"_holds({', '.join([self._guard(raw), *given[1:]])})"
+            return f"_holds({', '.join([_guard(raw), *given[1:]])})"
         if name == "layergraph.choose":
             return f"_choose({', '.join(given)})"
         home, _, last = name.rpartition(".")
@@ -112,11 +112,6 @@ class FunctionWriter:
         if target.op == "call_method":
             return f"{owner(args[0])}.{target.target}({', '.join(given[1:])})"
         return f"{self._path(name, target.target)}({', '.join(given)})"
-
-    def _guard(self, args: Sequence[Any]) -> str:
-        if not args or args[0] not in _GUARDS:
-            raise UnspeakableError("layergraph.holds takes the name of a guard")
-        return f"_{args[0]}"
 
     def _operation(self, name: str, args: list[str]) -> str | None:
         if name in _INFIX and len(args) == 2:
@@ -177,6 +172,12 @@ class FunctionWriter:
             return self._context.helper(last, importlib.import_module(home))
         except UncopiedError as error:
             raise UnspeakableError(f"{name!r} cannot be copied: {error}") from None
+
+
+def _guard(args: Sequence[Any]) -> str:
+    if not args or args[0] not in _GUARDS:
+        raise UnspeakableError("layergraph.holds takes the name of a guard")
+    return f"_{args[0]}"
 
 
 def _resolved(path: str) -> Any:

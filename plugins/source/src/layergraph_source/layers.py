@@ -133,20 +133,8 @@ class LayerWriter:
         key = row.cls, name, repr(implementation.attributes)
         if key not in self._defaults:
             others = {each: value for each, value in given.items() if each != name}
-            self._defaults[key] = self._makes_the_same(row, given, others)
+            self._defaults[key] = _makes_the_same(row, given, others)
         return self._defaults[key]
-
-    def _makes_the_same(
-        self, row: Layer, given: Mapping[str, Any], others: Mapping[str, Any]
-    ) -> bool:
-        if any(isinstance(each, nn.Module) for each in given.values()):
-            return False
-        try:
-            with torch.random.fork_rng(devices=[]), torch.device("meta"):
-                one, two = (row.read(row.cls(**each)) for each in (given, others))
-        except Exception:  # the constructor needs the argument
-            return False
-        return one is not None and repr(one) == repr(two)
 
     def _value(self, value: Any) -> str:
         return self._context.value(value, self._leaf)
@@ -177,3 +165,14 @@ class LayerWriter:
         template = self.template(Implementation(row.type, data, name="layer"), module, None)
         texts = [each.text for each in holes(template)]
         return rendered([template], lambda number: texts[number])[0]
+
+
+def _makes_the_same(row: Layer, given: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    if any(isinstance(each, nn.Module) for each in given.values()):
+        return False
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            one, two = (row.read(row.cls(**each)) for each in (given, others))
+    except Exception:  # the constructor needs the argument
+        return False
+    return one is not None and repr(one) == repr(two)

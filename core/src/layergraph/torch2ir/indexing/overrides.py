@@ -258,12 +258,16 @@ def without_memory(
     """
     memo: dict[int, Any] = {**but}
     for _, tensor, _ in all_tensors(module):
-        if id(tensor) in but:
-            continue
-        twin = without_numbers(tensor)
-        is_parameter = isinstance(tensor, nn.Parameter)
-        memo[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
+        if id(tensor) not in but:
+            memo[id(tensor)] = twin_without_memory(tensor)
     return copy.deepcopy(module, memo)
+
+
+def twin_without_memory(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor like another one on the meta device; a parameter for a parameter."""
+    twin = without_numbers(tensor)
+    is_parameter = isinstance(tensor, nn.Parameter)
+    return nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
 
 
 def _compare_after(

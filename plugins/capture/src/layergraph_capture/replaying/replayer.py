@@ -314,7 +314,7 @@ _BY_NUMBERS = frozenset({torch.Tag.data_dependent_output, torch.Tag.dynamic_outp
 
 
 def _changes(name: str, kwargs: dict[str, Any]) -> bool:
-    """Whether a function changes what it is given."""
+    """Return whether a function changes its arguments."""
     if type(name) is FunctionName:
         return True  # it may
     changing = [kwargs[key] for key in CHANGING & kwargs.keys()]

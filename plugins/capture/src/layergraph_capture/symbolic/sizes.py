@@ -33,7 +33,7 @@ from layergraph_capture.symbolic.symbolic_int import (
 from layergraph_capture.trackers.guards import Guards
 from layergraph_capture.ways.decisions import ITEM, Decisions
 
-_GETITEM = "operator.getitem"
+GETITEM = "operator.getitem"
 _BY_NUMBERS, _WITH_ONE, _BRANCH = "by numbers", "with 1", "branch"
 
 
@@ -211,7 +211,7 @@ class Sizes:
 
     def of_caller(self, number: Any, value: TracedValue, index: int) -> Any:
         """Return the symbolic number for a number in an object of the caller."""
-        return self.late(number, self._recorder.late(), _GETITEM, value, index)
+        return self.late(number, self._recorder.late(), GETITEM, value, index)
 
     def of_call(self, name: str, given: tuple[Any, ...], args: tuple[Value, ...], gave: Any) -> Any:
         """Return the result of a function of numbers as symbolic numbers."""
@@ -219,7 +219,7 @@ class Sizes:
             return symbolic(gave, (name, *given), self)
         value = self._recorder.call("function", name, args, {})
         late = self._recorder.late()
-        known = [self.late(number, late, _GETITEM, value, n) for n, number in enumerate(gave)]
+        known = [self.late(number, late, GETITEM, value, n) for n, number in enumerate(gave)]
         return torch.Size(known) if isinstance(gave, torch.Size) else tuple(known)
 
     def is_own(self, value: object) -> bool:

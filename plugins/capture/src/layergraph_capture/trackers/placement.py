@@ -1,4 +1,4 @@
-"""Where a tensor lies in memory before a run."""
+"""The place of a tensor in memory before a run."""
 
 from __future__ import annotations
 

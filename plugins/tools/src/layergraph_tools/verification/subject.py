@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from layergraph.tensors.memory import without_numbers
 from layergraph.tensors.state import all_tensors
-from layergraph.torch2ir.indexing.overrides import overridden, without_memory
+from layergraph.torch2ir.indexing.overrides import overridden, twin_without_memory, without_memory
 from layergraph.torch2ir.results import opened
 from layergraph.torch2ir.state.global_state import snapshot
 from layergraph_tools.verification.comparison import told
@@ -237,9 +236,7 @@ def _to_try(module: nn.Module) -> nn.Module:
         return without_memory(module)
     twins: dict[int, torch.Tensor | None] = {id(None): None}
     for _, tensor, _ in all_tensors(module):
-        twin = without_numbers(tensor)
-        is_parameter = isinstance(tensor, nn.Parameter)
-        twins[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
+        twins[id(tensor)] = twin_without_memory(tensor)
     # Copying the graphs of a large model would take longer than building it.
     copies: dict[int, Any] = {id(None): None}
     for each in module.modules():
