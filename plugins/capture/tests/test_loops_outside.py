@@ -321,13 +321,6 @@ class LastThirty(Base):
         return torch.stack(self.steps(x)[-30:], 1)
 
 
-@served(most=21)
-class BySliceObject(Base):
-    def forward(self, x):
-        last = slice(-30, None)
-        return torch.stack(self.steps(x)[last], 1)
-
-
 class Buffer(list):
     def add(self, value):
         self.append(value)

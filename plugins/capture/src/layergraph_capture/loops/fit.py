@@ -97,18 +97,10 @@ class _Fit:
         self._runs = runs
         self._rounds_up = rounds_up
         self._sizes: list[Size] = []
-        # For each other run, its values by those of the first run.
-        self._values: list[dict[TracedValue, TracedValue]] = [{} for _ in runs[1:]]
 
     def fit(self) -> list[Size]:
-        for parameters in zip(*[each.trace.parameters for each in self._runs], strict=True):
-            self._bind([each.value for each in parameters])
         self._scope([each.trace.root for each in self._runs], _Level())
         return self._sizes
-
-    def _bind(self, values: Sequence[TracedValue]) -> None:
-        for known, other in zip(self._values, values[1:], strict=True):
-            known[values[0]] = other
 
     # --- items, those of all runs side by side ---
 
@@ -141,9 +133,7 @@ class _Fit:
                 args = (*args[:3], (*args[3], *bodies[0].given), *args[4:])
             first.args = args
             written += [*glued, first]
-            if isinstance(first, Call):
-                self._bind([item.value for item in items if isinstance(item, Call)])
-            else:
+            if not isinstance(first, Call):
                 self._scope([item for item in items if isinstance(item, ModuleCall)], level)
         return written
 
@@ -245,8 +235,6 @@ class _Fit:
     def _body(self, bodies: tuple[TracedBody, ...], around: _Level) -> _Level:
         first = bodies[0]
         level = _Level(around, first)
-        for values in zip(*[each.inputs for each in bodies], strict=True):
-            self._bind(values)
         scope = first.inputs[0].scope
         first.items = self._items([each.items for each in bodies], level, scope)
         first.result = self._value([each.result for each in bodies], level, scope, first.items)
@@ -277,9 +265,7 @@ class _Fit:
     ) -> Value:
         first = values[0]
         if isinstance(first, TracedValue):
-            for known, other in zip(self._values, values[1:], strict=True):
-                if known.get(first) is not other:
-                    raise NotFittedError("an argument is another value")
+            # The comparison of the record with each run finds any other value.
             return first
         if all(repr(each) == repr(first) for each in values):
             return first

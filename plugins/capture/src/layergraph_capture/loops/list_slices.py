@@ -28,7 +28,7 @@ UNKNOWN = 1 << 30
 
 # The two shortest runs for the search of loops have up to so many turns.
 _FEW_TURNS = 6
-_CUTTING = frozenset("slice islice deque takewhile dropwhile compress nlargest nsmallest".split())
+_CUTTING = frozenset("islice deque takewhile dropwhile compress nlargest nsmallest".split())
 _SUBSCRIPTS = frozenset("BINARY_SUBSCR STORE_SUBSCR DELETE_SUBSCR".split())
 _SLICES = frozenset("BINARY_SLICE STORE_SLICE".split())
 

@@ -36,7 +36,9 @@ def is_in_message() -> bool:
     if frame.f_code.co_filename == logging.__file__:
         # A logger writes its arguments into the text itself.
         return True
-    call = _message(frame.f_code, frame.f_lasti) if is_of_user(frame.f_code.co_filename) else None
+    if not is_of_user(frame.f_code.co_filename):
+        return False
+    call = _message(frame.f_code, frame.f_lasti)
     return call is not None and _only_shows(call, frame)
 
 

@@ -66,9 +66,8 @@ class SymbolicNumber(StandIn):
         return self.value
 
     def lose(self) -> Any:
-        """Return the plain number, and guard it, unless it is for a message."""
-        if not is_in_message():
-            self.listener.assume((self,), self.value)
+        """Return the plain number, and guard it."""
+        self.listener.assume((self,), self.value)
         return self.value
 
     def __bool__(self) -> bool:
@@ -233,6 +232,13 @@ def _losing(function: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
+def _written(function: Callable[..., Any]) -> Callable[..., Any]:
+    def method(self: SymbolicNumber, *args: Any) -> Any:
+        return function(self.plain() if is_in_message() else self.lose(), *args)
+
+    return method
+
+
 def _member(name: str) -> Callable[..., Any]:
     def call(number: Any, *args: Any) -> Any:
         return getattr(number, name)(*args)
@@ -252,10 +258,13 @@ _UNARY = {
     "__trunc__": "math.trunc",
 }
 _LOSING: dict[str, Callable[..., Any]] = {
-    "__int__": int,
     "__float__": float,
     "__complex__": complex,
     "__hash__": hash,
+}
+# What texts call: "%d" calls ``__int__``.
+_WRITTEN: dict[str, Callable[..., Any]] = {
+    "__int__": int,
     "__repr__": repr,
     "__str__": str,
     "__format__": format,
@@ -275,6 +284,8 @@ def _methods() -> Iterator[tuple[str, Callable[..., Any]]]:
         yield name, _unary(full, getattr(home, full.rpartition(".")[2]))
     for name, loses in _LOSING.items():
         yield name, _losing(loses)
+    for name, writes in _WRITTEN.items():
+        yield name, _written(writes)
     for name in _MEMBERS:
         yield name, _member(name)
     for name in MATH:
