@@ -18,6 +18,7 @@ import torch
 from layergraph.errors import CaptureError
 from layergraph.functions.table import MATH
 from layergraph.torch2ir.tracing.stand_ins import StandIn
+from layergraph_capture.symbolic.messages import is_in_message
 
 Origin = tuple[Any, ...]
 """The origin of a number: the name of a function, and its arguments."""
@@ -77,14 +78,29 @@ class SymbolicNumber(StandIn):
         given = () if digits is None else (digits,)
         return symbolic(round(self.value, *given), ("builtins.round", self, *given), self.listener)
 
+    def is_integer(self) -> bool:
+        """Return whether it is a whole number; this is a comparison of numbers."""
+        floor: Any = math.floor
+        return bool(self == floor(self))
+
     def __divmod__(self, other: Any) -> Any:
         return self // other, self % other
 
     def __rdivmod__(self, other: Any) -> Any:
         return other // self, other % self
 
+    def said(self) -> Any:
+        """Return the plain number for a text; guard it, unless the text becomes a message."""
+        return self.value if is_in_message() else self.lose()
+
     def __str__(self) -> str:
         return Text(self)
+
+    def __repr__(self) -> str:
+        return repr(self.said())
+
+    def __format__(self, form: str) -> str:
+        return format(self.said(), form)
 
     def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
         number = self.lose()
@@ -167,7 +183,7 @@ class Text(str, StandIn):
         return "".join(self)
 
     def _lost(self) -> str:
-        return str(lost(self.number))
+        return str(self.number.said())
 
     def __hash__(self) -> int:
         return hash(self._lost())
@@ -297,10 +313,8 @@ _LOSING: dict[str, Callable[..., Any]] = {
     "__float__": float,
     "__complex__": complex,
     "__hash__": hash,
-    "__repr__": repr,
-    "__format__": format,
 }
-_MEMBERS = "as_integer_ratio bit_count bit_length conjugate hex is_integer to_bytes".split()
+_MEMBERS = "as_integer_ratio bit_count bit_length conjugate hex to_bytes".split()
 
 
 def _methods() -> Iterator[tuple[str, Callable[..., Any]]]:
