@@ -56,8 +56,15 @@ def effect_of(node: Node, layers: Mapping[str, WorkingLayer]) -> Effect:
 
 
 def is_unlisted(node: Node) -> bool:
-    """Return whether a node calls a function that no plugin lists: it may do anything."""
-    return type(node.implementation) is FunctionName
+    """Return whether a node calls a function that no plugin lists: it may do anything.
+
+    So does a function that computes gradients: its result depends on how its arguments were
+    computed, not only on their numbers.
+    """
+    return type(node.implementation) is FunctionName or node.implementation == _GRAD
+
+
+_GRAD = "torch.autograd.grad"
 
 
 def _of_layer(layer: WorkingLayer) -> Effect:
