@@ -21,7 +21,8 @@ class Effect(enum.Flag):
 
     WRITES: it changes a tensor in place. UPDATES: it changes tensors of its own layer. DRAWS: it
     draws random numbers. CHECKS: it raises an error if a value is not as expected. REGION: it
-    begins or ends a region, such as ``no_grad``.
+    begins or ends a region, such as ``no_grad``, or takes gradients, which depend on how its
+    arguments were computed.
     """
 
     NONE = 0
@@ -56,15 +57,8 @@ def effect_of(node: Node, layers: Mapping[str, WorkingLayer]) -> Effect:
 
 
 def is_unlisted(node: Node) -> bool:
-    """Return whether a node calls a function that no plugin lists: it may do anything.
-
-    So does a function that computes gradients: its result depends on how its arguments were
-    computed, not only on their numbers.
-    """
-    return type(node.implementation) is FunctionName or node.implementation == _GRAD
-
-
-_GRAD = "torch.autograd.grad"
+    """Return whether a node calls a function that no plugin lists: it may do anything."""
+    return type(node.implementation) is FunctionName
 
 
 def _of_layer(layer: WorkingLayer) -> Effect:
@@ -99,7 +93,7 @@ _DRAWING = frozenset({"rrelu", "fractionalmaxpool2d", "fractionalmaxpool3d"})
 
 @functools.cache
 def _of_function(name: str) -> Effect:
-    if name.startswith("layergraph."):
+    if name.startswith(("layergraph.", _GRAD)):
         if ".assume" in name:
             return Effect.CHECKS
         return Effect.NONE if name in _CHOICES else Effect.REGION
@@ -127,6 +121,7 @@ def _of_function(name: str) -> Effect:
     return effect
 
 
+_GRAD = "torch.autograd.grad"
 _CHOICES = frozenset({"layergraph.truth", "layergraph.holds", "layergraph.choose"})
 _WRITING_OPERATORS = frozenset(
     "delitem iadd iand ifloordiv ilshift imatmul imod imul ior ipow irshift isub itruediv ixor "
