@@ -983,7 +983,7 @@ class CachesPositions(Base):
         return self.lin(x) * self.cache
 
 
-@assumes()
+@exact()
 class CachesInDict(Base):
     def __init__(self):
         super().__init__()

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from torch import nn
+from torch import _assert, nn
 
 import layergraph as lg
 from layergraph.errors import AssumptionError
@@ -59,6 +59,13 @@ class Prints(Model):
         return 2.0
 
 
+class Asserts(Model):
+    def factor(self, x, n):
+        torch._assert(n > 0, f"of {n}")
+        _assert(x.shape[1] == 3, f"of {n:>3} and {x.shape[1]}")
+        return 2.0
+
+
 class Reads(Model):
     def factor(self, x, n):
         return self.table[f"of {n}"]
@@ -103,8 +110,22 @@ class PrintsIntoFile(Model):
             self.names.append(text)
 
 
+class HasItsOwnPrint(Model):
+    def print(self, text):
+        return self.table[text]
+
+    def factor(self, x, n):
+        return self.print(f"of {n}")
+
+
+class PrintsWhatItKeeps(Model):
+    def factor(self, x, n):
+        print(self.names.append(str(n)))
+        return self.table[f"of {self.names.pop()}"]
+
+
 @pytest.mark.filterwarnings("ignore:of ")
-@pytest.mark.parametrize("kind", [Logs, LogsByOthers, Warns, Prints])
+@pytest.mark.parametrize("kind", [Logs, LogsByOthers, Warns, Prints, Asserts])
 def test_a_message_needs_no_guard(kind, tmp_path, recwarn):
     model = kind()
     ir = lg.to_ir(model, (torch.randn(4, 3),))
@@ -116,7 +137,18 @@ def test_a_message_needs_no_guard(kind, tmp_path, recwarn):
 
 
 @pytest.mark.parametrize(
-    "kind", [Reads, Percent, Joins, Keeps, LogsWhatItReads, LogsLater, PrintsIntoFile]
+    "kind",
+    [
+        Reads,
+        Percent,
+        Joins,
+        Keeps,
+        LogsWhatItReads,
+        LogsLater,
+        PrintsIntoFile,
+        HasItsOwnPrint,
+        PrintsWhatItKeeps,
+    ],
 )
 def test_another_text_has_a_guard(kind):
     model = kind()
@@ -125,3 +157,20 @@ def test_another_text_has_a_guard(kind):
     assert bitwise_equal(rebuilt(x), model(x))
     with pytest.raises(AssumptionError, match="was 4 when"):
         rebuilt(torch.randn(7, 3))
+
+
+class IsWhole(Model):
+    def factor(self, x, n):
+        return 2.0 if (n / 2).is_integer() else 3.0
+
+
+@pytest.mark.parametrize("given", [2, 3])
+def test_a_question_for_a_whole_number_fixes_no_size(given):
+    model = IsWhole()
+    rebuilt = lg.to_torch(lg.to_ir(model, (torch.randn(given, 3),)), model.state_dict())
+    for rows in (given, given + 2, given + 1):
+        x = torch.randn(rows, 3)
+        try:
+            assert bitwise_equal(rebuilt(x), model(x))
+        except AssumptionError:
+            assert rows == given + 1

@@ -365,3 +365,17 @@ def test_results_do_not_depend_on_hash_seeds(tmp_path: Path):
         assert done.returncode == 0, done.stderr
         seen.append((path.read_bytes(), done.stdout))
     assert seen[0] == seen[1]
+
+
+# Gradients inside.
+
+
+def test_values_of_which_gradients_are_taken_stay_apart():
+    def forward(self, x):
+        one, other = torch.sin(x), torch.sin(x)
+        energy = (one * other).sum() + self.lin(other).square().sum()
+        return torch.autograd.grad(energy, one, retain_graph=True)[0] + other
+
+    model, x = net(forward, lin=nn.Linear(4, 4)), torch.randn(3, 4, requires_grad=True)
+    ir, _, _ = run("common-subexpressions", model, x)
+    assert functions(ir).count("torch.sin") == 2

@@ -21,7 +21,8 @@ class Effect(enum.Flag):
 
     WRITES: it changes a tensor in place. UPDATES: it changes tensors of its own layer. DRAWS: it
     draws random numbers. CHECKS: it raises an error if a value is not as expected. REGION: it
-    begins or ends a region, such as ``no_grad``.
+    begins or ends a region, such as ``no_grad``, or takes gradients, which depend on how its
+    arguments were computed.
     """
 
     NONE = 0
@@ -92,7 +93,7 @@ _DRAWING = frozenset({"rrelu", "fractionalmaxpool2d", "fractionalmaxpool3d"})
 
 @functools.cache
 def _of_function(name: str) -> Effect:
-    if name.startswith("layergraph."):
+    if name.startswith(("layergraph.", _GRAD)):
         if ".assume" in name:
             return Effect.CHECKS
         return Effect.NONE if name in _CHOICES else Effect.REGION
@@ -120,6 +121,7 @@ def _of_function(name: str) -> Effect:
     return effect
 
 
+_GRAD = "torch.autograd.grad"
 _CHOICES = frozenset({"layergraph.truth", "layergraph.holds", "layergraph.choose"})
 _WRITING_OPERATORS = frozenset(
     "delitem iadd iand ifloordiv ilshift imatmul imod imul ior ipow irshift isub itruediv ixor "

@@ -121,7 +121,7 @@ def _order_problem(edit: Edit, match: Match) -> str | None:
 
 def _does(effect: Effect) -> str:
     if effect & Effect.REGION:
-        return "begins or ends a region"
+        return "begins or ends a region, or takes gradients"
     return "changes a value in place" if effect & Effect.WRITES else "draws random numbers too"
 
 

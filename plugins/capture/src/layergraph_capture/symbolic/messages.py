@@ -19,13 +19,15 @@ from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Any
 
+import torch
+
 from layergraph.torch2ir.code_owners import is_of_layergraph, is_of_user
 
 # These parse whole files, for the few messages of a model.
 _MOST_FILES = 8
 _MOST_PLACES = 1024
 _LOGGERS = (logging.Logger, logging.LoggerAdapter)
-_FUNCTIONS = (builtins.print, warnings.warn)
+_FUNCTIONS = (builtins.print, warnings.warn, torch._assert)
 
 
 def is_in_message() -> bool:
@@ -105,7 +107,7 @@ def _place(node: ast.expr) -> tuple[int | None, ...]:
 
 
 def _only_shows(call: ast.Call, frame: FrameType) -> bool:
-    """Return whether a call writes its arguments to a log, a warning or the screen."""
+    """Return whether a call writes its arguments to a log, a warning, an error or the screen."""
     if isinstance(call.func, ast.Attribute):
         owner = _static(call.func.value, frame)
         if issubclass(type(owner), _LOGGERS):

@@ -78,6 +78,11 @@ class SymbolicNumber(StandIn):
         given = () if digits is None else (digits,)
         return symbolic(round(self.value, *given), ("builtins.round", self, *given), self.listener)
 
+    def is_integer(self) -> bool:
+        """Return whether it is a whole number; this is a comparison of numbers."""
+        floor: Any = math.floor
+        return bool(self == floor(self))
+
     def __divmod__(self, other: Any) -> Any:
         return self // other, self % other
 
@@ -269,7 +274,7 @@ _WRITTEN: dict[str, Callable[..., Any]] = {
     "__str__": str,
     "__format__": format,
 }
-_MEMBERS = "as_integer_ratio bit_count bit_length conjugate hex is_integer to_bytes".split()
+_MEMBERS = "as_integer_ratio bit_count bit_length conjugate hex to_bytes".split()
 
 
 def _methods() -> Iterator[tuple[str, Callable[..., Any]]]:
