@@ -8,7 +8,7 @@ the record to the lengths that the runs confirm.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from enum import Enum, auto
 
@@ -19,11 +19,12 @@ from layergraph_capture.loops.candidate import Candidate, InMode
 from layergraph_capture.loops.choice import NotAlikeError, loops_of
 from layergraph_capture.loops.counts import Count, counts_of, turns_in
 from layergraph_capture.loops.fit import NotFittedError, fitted
-from layergraph_capture.loops.lengths import Length, lengths
+from layergraph_capture.loops.item_counts import ItemCount, item_counts
+from layergraph_capture.loops.lengths import lengths
 from layergraph_capture.loops.numbers import is_of_turns
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.roll import rolled
-from layergraph_capture.loops.size_guards import SizesOf, Varied
+from layergraph_capture.loops.size_guards import AnyLength, SizesOf, Varied
 from layergraph_capture.loops.turns import COUNT
 from layergraph_capture.loops.verify import OtherRunError, check_run
 from layergraph_capture.loops.written import ASSUME, NotRollableError, Rolled
@@ -81,15 +82,17 @@ def looped(trace: Trace, example: Example, run: RunOn) -> Trace | None:
         The record with loops; None if there are none.
     """
     counts = counts_of(trace)
-    if not counts:
-        return None
+    items = item_counts(example)
     is_long = any(count.turns > _LONG for count in counts)
     for is_short in (True, False) if is_long else (False,):
-        finder = _Finder(trace, example, run, is_short=is_short)
-        finder.vary(counts)
-        found = finder.found()
-        if found is not None:
-            return found
+        # Without other numbers of items, the other loops may still be found.
+        for counted in (items, []) if items and counts else (items,):
+            finder = _Finder(trace, example, run, is_short=is_short)
+            finder.vary_items(counted)
+            finder.vary(counts)
+            found = finder.found()
+            if found is not None:
+                return found
     return None
 
 
@@ -102,7 +105,7 @@ class _Finder:
         self._runs = 0
         self._own: Trace | None = None
         # The runs that candidates are compared with, by what they vary.
-        self._compared: dict[tuple[Length, int, int], Trace | None] = {}
+        self._compared: dict[tuple[AnyLength, int, int], Trace | None] = {}
         self._varied: list[Varied] = []
 
     def vary(self, counts: Sequence[Count]) -> None:
@@ -114,11 +117,20 @@ class _Finder:
             for count in counts_of(self._own):
                 self._vary(count)
 
-    def _vary(self, count: Count) -> None:
+    def vary_items(self, items: Sequence[Sequence[ItemCount]]) -> None:
+        """Run the model with other numbers of items in lists among the arguments.
+
+        Args:
+            items: for each number, the lists whose number to vary, in alternatives.
+        """
+        for each in items:
+            self._vary(Count(each[0].size, each[0].size), each)
+
+    def _vary(self, count: Count, among: Iterable[AnyLength] = ()) -> None:
         is_short = self._is_short and count.turns > _LONG
         base_turns = _BASE_TURNS if is_short else max(count.turns, _BASE_TURNS)
         ahead = base_turns - count.turns
-        for length in lengths(self._example, count.number, count.each):
+        for length in among or lengths(self._example, count.number, count.each):
             if any(each.length.is_same_size(length) for each in self._varied):
                 return
             base = self._run_with(length, ahead) if ahead else self._own_run(length)
@@ -135,32 +147,35 @@ class _Finder:
             except NotAlikeError:
                 continue
 
-    def _repeats_as_own(self, base: Trace, length: Length) -> bool:
+    def _repeats_as_own(self, base: Trace, length: AnyLength) -> bool:
         """Return whether a longer run repeats nothing more often: then this is the wrong size."""
+        if isinstance(length, ItemCount):
+            # A model that only stacks the items repeats no computation.
+            return False
         own = self._own_run(length)
         return own is not None and turns_in(own) == turns_in(base)
 
-    def _own_run(self, length: Length) -> Trace | None:
+    def _own_run(self, length: AnyLength) -> Trace | None:
         """Return the cached record of a run on the example."""
         if self._own is None:
             self._own = self._run_with(length, 0)
         return self._own
 
-    def _run_with(self, length: Length, turns: int, more: int = 0) -> Trace | None:
+    def _run_with(self, length: AnyLength, turns: int, more: int = 0) -> Trace | None:
         """Return the record of a run of another length, with symbolic iteration numbers."""
         if self._runs == _MOST_RUNS:
             return None
         self._runs += 1
         return self._run_to_check(length, turns, more)
 
-    def _run_to_compare(self, length: Length, turns: int, more: int = 0) -> Trace | None:
+    def _run_to_compare(self, length: AnyLength, turns: int, more: int = 0) -> Trace | None:
         """Return the record of such a run, the same one for each candidate."""
         key = length, turns, more
         if key not in self._compared:
             self._compared[key] = self._run_with(*key)
         return self._compared[key]
 
-    def _run_to_check(self, length: Length, turns: int, more: int = 0) -> Trace | None:
+    def _run_to_check(self, length: AnyLength, turns: int, more: int = 0) -> Trace | None:
         """Return the record of such a run, even beyond the limit of runs."""
         try:
             is_own = turns == more == 0

@@ -27,8 +27,10 @@ class Length:
     step: int
     inputs: tuple[tuple[int, int], ...] | None = None
 
-    def is_same_size(self, other: Length) -> bool:
+    def is_same_size(self, other: object) -> bool:
         """Return whether another length varies the same size of the same inputs."""
+        if not isinstance(other, Length):
+            return False
         return (self.size, self.inputs) == (other.size, other.inputs)
 
     def call(self, example: Example, turns: int, more: int = 0) -> Example:

@@ -24,7 +24,7 @@ from layergraph.torch2ir.tracing.module_call import (
 from layergraph_capture.loops.numbers import COMPUTED, is_of_turns, is_trivial, number_of_turn
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.turns import COUNT
-from layergraph_capture.loops.written import ASSUME, LEN, LENGTH, LOOP, Rolled
+from layergraph_capture.loops.written import ASSUME, CONTAINER, LEN, LENGTH, LOOP, Rolled
 
 _GLUE: dict[str, Callable[..., Any]] = {
     "operator.getitem": operator.getitem,
@@ -137,8 +137,10 @@ class _Comparison:
         """Record the integer results of calls of the run."""
         if call.value.number is not None:
             self._numbers[call.target, *map(_identity, call.args)] = call.value.number
-        elif call.target == LENGTH:
-            self._numbers[LEN, _identity(call.args[0])] = call.args[1]
+        elif call.target in (LENGTH, CONTAINER):
+            number = call.args[1 if call.target == LENGTH else 2]
+            if type(number) is int:
+                self._numbers[LEN, _identity(call.args[0])] = number
 
     def _note_size(self, own: TracedValue, other: TracedValue | None) -> None:
         if own not in self._sizes:
@@ -254,10 +256,18 @@ class _Comparison:
     # --- arguments ---
 
     def _same_given(self, item: Item, other: Item) -> None:
-        self._same(item.args, other.args)
+        args = other.args
+        if isinstance(item, Call) and item.target == CONTAINER and self._is_counted(item.args[0]):
+            args = (*args[:2], None, *args[3:])
+        self._same(item.args, args)
         self._same(item.kwargs, other.kwargs)
         if other.when is not None:
             raise OtherRunError("a call has a condition")
+
+    def _is_counted(self, container: Value) -> bool:
+        """Return whether loops depend on the number of items of an argument."""
+        counts = [each.call for each in self._sizes if each.call is not None]
+        return any(each.target == LEN and each.args[0] is container for each in counts)
 
     def _same(self, own: Value, other: Value) -> None:
         if isinstance(own, TracedValue):

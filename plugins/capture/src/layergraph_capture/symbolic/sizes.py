@@ -31,6 +31,8 @@ from layergraph_capture.trackers.guards import Guards
 from layergraph_capture.ways.decisions import ITEM, Decisions
 
 GETITEM = "operator.getitem"
+# No loop of code has this number.
+_OF_ARGUMENT = -2
 _BY_NUMBERS, _WITH_ONE, _BRANCH = "by numbers", "with 1", "branch"
 
 
@@ -110,6 +112,10 @@ class Sizes:
         if self._states is not None and not self._recorder.is_sealed:
             state = self._states.of(frame, turn)
             self._recorder.call("function", BEGIN, (turn, loop), {}, state)
+
+    def begin_item(self, index: int) -> None:
+        """See :class:`TurnListener`."""
+        self._recorder.call("function", BEGIN, (index, _OF_ARGUMENT), {})
 
     def decide(self, origin: Origin, result: bool) -> bool:
         """See :class:`SizeListener`."""
