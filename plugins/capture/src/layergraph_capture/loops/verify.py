@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layergraph.ir import Value
-from layergraph.ir.values import parts
+from layergraph.ir.values import parts, rebuilt
 from layergraph.torch2ir.tracing.module_call import (
     Call,
     ModuleCall,
@@ -246,12 +246,11 @@ class _Comparison:
         if isinstance(value, TracedValue):
             found = self._values.get(value, _MISSING)
             return found.number if to_compute and isinstance(found, _Size) else found
-        if type(value) is list:
-            return [self._of(each) for each in value]
         if type(value) is slice:
             of = [self._of(each, to_compute=True) for each in (value.start, value.stop, value.step)]
             return slice(*of)
-        return value
+        inside = parts(value)
+        return value if inside is None else rebuilt(value, [self._of(each) for each in inside])
 
     # --- arguments ---
 
@@ -300,8 +299,7 @@ class _Comparison:
         elif isinstance(other, TracedValue):
             is_same = (found.value if isinstance(found, _Size) else found) is other
         else:
-            are_alike = type(found) is type(other) and type(found) in (list, tuple)
-            is_same = are_alike and _are_identical(found, other)
+            is_same = type(found) in (list, tuple) and _are_same(found, other)
         if not is_same:
             raise OtherRunError(f"{own.wish} is another value")
 
@@ -309,9 +307,20 @@ class _Comparison:
 _MISSING = object()
 
 
-def _are_identical(ones: Sequence[Any], others: Sequence[Any]) -> bool:
-    return len(ones) == len(others) and all(
-        one is other for one, other in zip(ones, others, strict=True)
+def _are_same(one: Any, other: Value) -> bool:
+    """Return whether the counterpart of a list has the values of a list of the run."""
+    if isinstance(one, _Size):
+        one = one.number if one.value is None else one.value
+    inside, others = parts(one), parts(other)
+    if inside is None or others is None:
+        if isinstance(one, TracedValue) or isinstance(other, TracedValue):
+            return one is other
+        return type(one) is type(other) and repr(one) == repr(other)
+    return (
+        type(one) is type(other)
+        and len(inside) == len(others)
+        and (type(one) is not dict or list(one) == list(other))
+        and all(map(_are_same, inside, others))
     )
 
 
