@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from layergraph.capturing import Example
+from layergraph.tensors.memory import copy_of
 from layergraph_capture.arguments import tensors_in
 
 
@@ -61,7 +62,18 @@ class _Resized:
         self._count += 1
         if self._count - 1 not in self._inputs:
             return value
-        return kind([value[index % len(value)] for index in range(self._size)])
+        # Code may ask whether two of its arguments are one object.
+        more = [_copied(value[index % len(value)]) for index in range(len(value), self._size)]
+        return kind([*value[: self._size], *more])
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return copy_of(value)
+    kind = type(value)
+    if kind is dict:
+        return {key: _copied(each) for key, each in value.items()}
+    return kind([_copied(each) for each in value]) if kind in (list, tuple) else value
 
 
 def item_counts(example: Example) -> list[list[ItemCount]]:

@@ -181,6 +181,11 @@ class Sizes:
         known = [self.late(number, late, GETITEM, value, n) for n, number in enumerate(gave)]
         return torch.Size(known) if isinstance(gave, torch.Size) else tuple(known)
 
+    def of_numbers(self, name: str, numbers: Sequence[Any], result: Any) -> Any:
+        """See :class:`SizeListener`."""
+        given = self._given(numbers)
+        return self.late(result, self._recorder.late(), name, given)
+
     def is_own(self, value: object) -> bool:
         """Return whether a value is a number of this run."""
         return isinstance(value, SymbolicNumber) and value.listener is self
