@@ -27,7 +27,7 @@ from layergraph_capture.loops.roll import rolled
 from layergraph_capture.loops.size_guards import AnyLength, SizesOf, Varied
 from layergraph_capture.loops.turns import COUNT
 from layergraph_capture.loops.verify import OtherRunError, check_run
-from layergraph_capture.loops.written import ASSUME, NotRollableError, Rolled
+from layergraph_capture.loops.written import ASSUME, LOOP, NotRollableError, Rolled
 
 # The turns of the shorter one of the two runs that show the loops.
 _BASE_TURNS = 5
@@ -36,6 +36,8 @@ _LIKELY_LEAST_TURNS = 2
 _LONG = 32
 # The long run for the comparison has so many turns more.
 _MANY_TURNS = 16
+# Each item of a list may be a picture, so the runs of each number of items go less far.
+_MORE_ITEMS = 6
 # The most turns of a run that checks the use of lists.
 _MOST_FOR_LISTS = 100
 # If code may branch on the number of turns, we compare with a run of each number; the most turns of
@@ -307,13 +309,14 @@ class _Finder:
         # The example is already compared, and the two runs, which may be next to it.
         least, most = own, base + 1 if own <= base else own
         room = _MOST_TURNS
+        more = _MORE_ITEMS if isinstance(loop.varied.length, ItemCount) else _MANY_TURNS
         goes = {-1: True, 1: True}
         while any(goes.values()):
             for step in [step for step, goes_on in goes.items() if goes_on]:
                 turns = most + 1 if step > 0 else least - 1
                 room -= max(turns, 0)
                 goes[step] = (
-                    first <= turns <= own + max(own, _MANY_TURNS)
+                    first <= turns <= own + max(own, more)
                     and room >= 0
                     and self._is_like_with(candidate, loop, turns)
                 )
@@ -351,7 +354,7 @@ def _with_loops(traces: Sequence[Trace]) -> list[Rolled] | None:
 def _finish(items: list[Item]) -> None:
     """Remove calls that no graph has, and guard sizes that are equal in all runs."""
     items[:] = [item for item in items if not is_of_turns(item)]
-    for item in items:
+    for item in [*items]:
         if isinstance(item, ModuleCall):
             _finish(item.items)
             continue
@@ -359,3 +362,6 @@ def _finish(items: list[Item]) -> None:
             item.target, item.value.wish = ASSUME, wish_of(ASSUME)
         for body in item.bodies:
             _finish(body.items)
+            if item.target == LOOP and not (body.items or body.result):
+                # Its turns only read numbers of turns.
+                items.remove(item)
