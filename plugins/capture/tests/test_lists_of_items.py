@@ -35,6 +35,14 @@ def rows(count):
     return ([torch.randn(2 + index % 3, 4) for index in range(count)],)
 
 
+def rows_twice(count):
+    return rows(count) + rows(count)
+
+
+def rows_and_dicts(count):
+    return rows(count) + dicts(count)
+
+
 def in_a_tuple(count):
     return (tuple(items(count)[0]),)
 
@@ -160,6 +168,65 @@ class Splits(Base):
         return self.net(torch.cat(xs)).split(counts)
 
 
+@case(rows)
+class ReturnsDicts(Base):
+    def forward(self, xs):
+        out = []
+        for x in xs:
+            y = self.net(x)
+            out.append({"y": y, "sum": y.sum(-1), "rows": x.shape[0]})
+        return out
+
+
+@case(rows)
+class ReturnsTuples(Base):
+    def forward(self, xs):
+        return [(self.net(x), x.shape[0], "kept") for x in xs]
+
+
+@case(rows)
+class Pads(Base):
+    def forward(self, xs):
+        out = xs[0].new_zeros(len(xs), max(x.shape[0] for x in xs), 4)
+        for i, x in enumerate(xs):
+            out[i, : x.shape[0]] = self.net(x)
+        return out
+
+
+@case(rows)
+class PadsByAxis(Base):
+    """The largest size of each axis, as detectors compute it."""
+
+    def forward(self, xs):
+        shapes = [list(x.shape) for x in xs]
+        most = shapes[0]
+        for shape in shapes[1:]:
+            for axis, size in enumerate(shape):
+                most[axis] = max(most[axis], size)
+        out = xs[0].new_zeros([len(xs), *most])
+        for i in range(len(xs)):
+            out[i, : xs[i].shape[0]] = self.net(xs[i])
+        return out
+
+
+@case(two_lists, rows_twice)
+class TwoLoopsOfEqualCalls(Base):
+    def forward(self, xs, ys):
+        return [self.net(x) for x in xs], [self.net(y) for y in ys]
+
+
+@case(rows, rows_and_dicts)
+class SplitsAgain(Base):
+    """The calls before the loop are those at the end of its turns."""
+
+    def forward(self, xs, targets=None):
+        ys = [self.net(x) for x in xs]
+        first, second = self.head(torch.cat(ys)).split(1, 1)
+        parts = [self.head(y).split(1, 1) for y in ys]
+        scale = 1 if targets is None else sum(each["scale"].sum() for each in targets)
+        return first + second, [(one * scale, other) for one, other in parts]
+
+
 @case(items, captured=3, serves=(1, 2, 3, 5))
 class ManyOtherwise(Base):
     def forward(self, xs):
@@ -253,6 +320,44 @@ def test_two_lists_have_the_same_number():
     rebuilt = lg.to_torch(lg.to_ir(model, two_lists(2)), model.state_dict())
     with pytest.raises(AssumptionError, match="the number of items of the input 'ys'"):
         rebuilt(items(3)[0], items(2)[0])
+
+
+def test_a_loop_over_time_is_found_although_the_list_is_taken_apart():
+    class Both(Base):
+        def forward(self, x, pair):
+            one, other = pair
+            out = [self.net(x[:, t]) for t in range(x.shape[1])]
+            return torch.stack(out, 1) * one + other
+
+    torch.manual_seed(0)
+    model = Both().eval()
+    pair = [torch.randn(4), torch.randn(4)]
+    rebuilt = lg.to_torch(lg.to_ir(model, (torch.randn(2, 6, 4), pair)), model.state_dict()).eval()
+    for length in (1, 3, 9):
+        x = torch.randn(2, length, 4)
+        assert bitwise_equal(rebuilt(x, pair), model(x, pair))
+
+
+def test_the_transform_of_detectors():
+    transform = pytest.importorskip("torchvision.models.detection.transform")
+
+    class Batch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = transform.GeneralizedRCNNTransform(32, 64, [0.5] * 3, [0.2] * 3)
+
+        def forward(self, images):
+            batch, _ = self.net(images)
+            return batch.tensors, batch.image_sizes
+
+    def pictures(count):
+        return [torch.rand(3, 24 + 8 * (n % 3), 32 + 8 * n) for n in range(count)]
+
+    model = Batch().eval()
+    rebuilt = lg.to_torch(lg.to_ir(model, (pictures(2),)), {}).eval()
+    for count in (1, 2, 3, 5):
+        given = pictures(count)
+        _assert_same(rebuilt(given), model(given))
 
 
 def test_items_are_refused_as_before():

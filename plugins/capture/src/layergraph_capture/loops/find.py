@@ -87,14 +87,12 @@ def looped(trace: Trace, example: Example, run: RunOn) -> Trace | None:
     items = item_counts(example)
     is_long = any(count.turns > _LONG for count in counts)
     for is_short in (True, False) if is_long else (False,):
-        # Without other numbers of items, the other loops may still be found.
-        for counted in (items, []) if items and counts else (items,):
-            finder = _Finder(trace, example, run, is_short=is_short)
-            finder.vary_items(counted)
-            finder.vary(counts)
-            found = finder.found()
-            if found is not None:
-                return found
+        finder = _Finder(trace, example, run, is_short=is_short)
+        finder.vary_items(items)
+        finder.vary(counts)
+        found = finder.found()
+        if found is not None:
+            return found
     return None
 
 
@@ -127,6 +125,8 @@ class _Finder:
         """
         for each in items:
             self._vary(Count(each[0].size, each[0].size), each)
+        # As many runs remain for the other sizes.
+        self._runs = 0
 
     def _vary(self, count: Count, among: Iterable[AnyLength] = ()) -> None:
         is_short = self._is_short and count.turns > _LONG
@@ -188,6 +188,17 @@ class _Finder:
 
     def found(self) -> Trace | None:
         """Return the record with loops, or None."""
+        every = self._varied
+        items = [each for each in every if isinstance(each.length, ItemCount)]
+        others = [each for each in every if each not in items]
+        # If both are varied, the loops of one kind may be found without those of the other.
+        for self._varied in (every, items, others) if items and others else (every,):
+            found = self._found()
+            if found is not None:
+                return found
+        return None
+
+    def _found(self) -> Trace | None:
         if not self._varied:
             return None
         traces = [trace for each in self._varied for trace in (each.base, each.longer)]

@@ -76,7 +76,9 @@ def _going_on(writer: Writer, column: Sequence[Value]) -> int:
     """Return for how many containers a leaf is the same, or of successive turns."""
     places = [*_places(writer, column)]
     if places[0] is None:
-        return next((n for n, each in enumerate(column) if not _is_same(each, column[0])), len(column))
+        return next(
+            (n for n, each in enumerate(column) if not _is_same(each, column[0])), len(column)
+        )
     if len(places) == 1 or places[1] is None:
         return 1
     loop, begin, slot = places[0]

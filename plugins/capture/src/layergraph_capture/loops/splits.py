@@ -25,7 +25,7 @@ def loops_in(items: Sequence[Item], forms: Sequence[int]) -> tuple[Repeat, ...]:
 
 
 def _aligned(items: Sequence[Item], forms: Sequence[int]) -> tuple[Repeat, ...]:
-    """Return repetitions whose turns begin where a turn takes the fewest values of the turn before."""
+    """Return repetitions, whose turns begin where they take the fewest values of turns before."""
     found: list[Repeat] = []
     for each in reversed(repeats(forms)):
         # A shorter repetition may be the rest of a turn.
@@ -87,7 +87,9 @@ def _pieces(items: Sequence[Item], found: Sequence[Repeat]) -> Iterator[Repeat]:
 
 def _begins(turns: Sequence[Sequence[Item]]) -> Iterator[int]:
     """Yield the turns that begin a further loop."""
-    own: dict[object, int] = {_value(item): turn for turn, items in enumerate(turns) for item in items}
+    own: dict[object, int] = {
+        _value(item): turn for turn, items in enumerate(turns) for item in items
+    }
     last: tuple[int, list[bool]] | None = None
     for turn, items in enumerate(turns):
         number = next((each.args[0] for each in items if _is_numbered(each)), 0)

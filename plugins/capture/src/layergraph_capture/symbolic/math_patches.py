@@ -1,4 +1,4 @@
-"""Patches of functions in C, such as ``len``, ``max`` and ``math``: they return symbolic numbers."""
+"""Patches of functions in C, such as ``len`` and ``math``, so that they return symbolic numbers."""
 
 from __future__ import annotations
 
@@ -69,9 +69,7 @@ def _math(name: str, function: Callable[..., Any], listener: SizeListener) -> Ca
     return call
 
 
-def _extreme(
-    name: str, function: Callable[..., Any], listener: SizeListener
-) -> Callable[..., Any]:
+def _extreme(name: str, function: Callable[..., Any], listener: SizeListener) -> Callable[..., Any]:
     """Return ``max`` or ``min`` without the comparisons, which would be guards."""
 
     def call(*args: Any, **options: Any) -> Any:
@@ -81,8 +79,10 @@ def _extreme(
         numbers = [*args[0]] if is_one else [*args]
         symbols = [each for each in numbers if isinstance(each, SymbolicNumber)]
         are_numbers = all(isinstance(each, int | float) for each in numbers)
-        # A graph knows the number of each turn, so it computes nothing with these.
-        if not symbols or not are_numbers or any(map(is_of_turn, symbols)):
+        # A graph knows the number of each turn, so it computes nothing with these. Numbers of an
+        # ended capture are plain.
+        are_of_run = all(each.listener is listener for each in symbols)
+        if not (symbols and are_numbers and are_of_run) or any(map(is_of_turn, symbols)):
             return function(numbers) if is_one else function(*args)
         result = function(map(plain, numbers))
         if is_one:
