@@ -125,8 +125,6 @@ class _Finder:
         """
         for each in items:
             self._vary(Count(each[0].size, each[0].size), each)
-        # As many runs remain for the other sizes.
-        self._runs = 0
 
     def _vary(self, count: Count, among: Iterable[AnyLength] = ()) -> None:
         is_short = self._is_short and count.turns > _LONG
@@ -193,6 +191,8 @@ class _Finder:
         others = [each for each in every if each not in items]
         # If both are varied, the loops of one kind may be found without those of the other.
         for self._varied in (every, items, others) if items and others else (every,):
+            # The search for other lengths may have used up the runs.
+            self._runs = 0
             found = self._found()
             if found is not None:
                 return found
