@@ -28,8 +28,8 @@ _REASONS: dict[str, str] = {
         torchvision/fasterrcnn_mobilenet_v3_large_320_fpn
         torchvision/fasterrcnn_mobilenet_v3_large_fpn torchvision/fasterrcnn_resnet50_fpn
         torchvision/fasterrcnn_resnet50_fpn_v2 torchvision/keypointrcnn_resnet50_fpn
-        torchvision/maskrcnn_resnet50_fpn torchvision/maskrcnn_resnet50_fpn_v2 torchvision/ssd300_vgg16
-        torchvision/ssdlite320_mobilenet_v3_large
+        torchvision/maskrcnn_resnet50_fpn torchvision/maskrcnn_resnet50_fpn_v2
+        torchvision/ssd300_vgg16 torchvision/ssdlite320_mobilenet_v3_large
     """,
 }
 
