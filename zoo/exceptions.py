@@ -24,11 +24,9 @@ _REASONS: dict[str, str] = {
     "its code takes a list of pictures apart, and decides by how many boxes it finds": """
         torchvision/fasterrcnn_mobilenet_v3_large_320_fpn
         torchvision/fasterrcnn_mobilenet_v3_large_fpn torchvision/fasterrcnn_resnet50_fpn
-        torchvision/fasterrcnn_resnet50_fpn_v2 torchvision/fcos_resnet50_fpn
-        torchvision/keypointrcnn_resnet50_fpn torchvision/maskrcnn_resnet50_fpn
-        torchvision/maskrcnn_resnet50_fpn_v2 torchvision/retinanet_resnet50_fpn
-        torchvision/retinanet_resnet50_fpn_v2 torchvision/ssd300_vgg16
-        torchvision/ssdlite320_mobilenet_v3_large
+        torchvision/fasterrcnn_resnet50_fpn_v2 torchvision/keypointrcnn_resnet50_fpn
+        torchvision/maskrcnn_resnet50_fpn torchvision/maskrcnn_resnet50_fpn_v2
+        torchvision/ssd300_vgg16 torchvision/ssdlite320_mobilenet_v3_large
     """,
 }
 

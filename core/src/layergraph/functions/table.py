@@ -115,7 +115,7 @@ _LISTED: tuple[_Listed, ...] = (
     ),
     _Listed("operator", operator, _OPERATORS),
     _Listed("math", math, MATH),
-    _Listed("builtins", builtins, ("divmod", "len", "round", "tuple")),
+    _Listed("builtins", builtins, ("divmod", "len", "max", "min", "round", "tuple")),
     # Guards and regions.
     _Listed("layergraph", guards, [each.__name__ for each in guards.GUARDS]),
     _Listed("layergraph", fields, ("attributes", "fields", "set_fields")),

@@ -19,7 +19,7 @@ from layergraph.named import text_of
 from layergraph.torch2ir.indexing.overrides import call_signature
 from layergraph.torch2ir.tracing.module_call import DeferredCall, Parameter, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
-from layergraph_capture.binding import Bind, Binding, Given, LazyElement, Size
+from layergraph_capture.binding import Bind, Binding, Given, ItemTurns, LazyElement, Size
 from layergraph_capture.trackers.objects import Objects
 
 NOT_GIVEN: tuple[Value, ...] = (...,)
@@ -83,7 +83,11 @@ class Arguments:
         self.given = Given()
 
     def bind(
-        self, recorder: Recorder, bind: Bind, size: Size = lambda number, *_: number
+        self,
+        recorder: Recorder,
+        bind: Bind,
+        size: Size = lambda number, *_: number,
+        turns: ItemTurns | None = None,
     ) -> tuple[list[Any], dict[str, Any], list[Parameter]]:
         """Return copies of the positional and keyword arguments, and all parameters of the graph.
 
@@ -91,6 +95,7 @@ class Arguments:
             recorder: makes the traced values.
             bind: binds a tensor to its value.
             size: makes the symbolic numbers in objects.
+            turns: sees the items of lists and tuples; None if loops are not searched.
         """
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
@@ -103,7 +108,7 @@ class Arguments:
                 default, only = each.default, each.only_by_name
                 parameters.append(Parameter(each.name, value, default, default, only))
                 continue
-            binding = Binding(recorder, bind, size, each.name, self._objects, self.given)
+            binding = Binding(recorder, bind, size, each.name, self._objects, self.given, turns)
             copied = binding.root(each.value, value)
             fixed = () if binding.is_open else (binding.plain(each.value),)
             only = each.only_by_name

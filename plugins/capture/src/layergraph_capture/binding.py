@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -28,6 +28,16 @@ Bind = Callable[[torch.Tensor, TracedValue | LazyElement], None]
 
 Size = Callable[[Any, TracedValue, int], Any]
 """A function that makes the symbolic number for an item of an object."""
+
+
+class ItemTurns(Protocol):
+    """Sees the items of lists and tuples among the arguments, over which code may loop."""
+
+    def begin_item(self, index: int) -> None:
+        """Record that what follows reads an item."""
+
+    def argument(self, given: Any) -> Any:
+        """Return the list or tuple for the code."""
 
 
 @dataclass(slots=True)
@@ -138,6 +148,7 @@ class Binding:
         name: the name of the argument.
         objects: the classes of objects that the argument may contain.
         given: receives the parts of the argument.
+        turns: sees the items of lists and tuples; None if loops are not searched.
 
     Attributes:
         is_open: whether the graph reads elements of the argument.
@@ -151,6 +162,7 @@ class Binding:
         name: str,
         objects: Objects,
         given: Given,
+        turns: ItemTurns | None = None,
     ) -> None:
         self._recorder = recorder
         self._bind = bind
@@ -158,6 +170,7 @@ class Binding:
         self._name = name
         self._objects = objects
         self._given = given
+        self._turns = turns
         self.is_open = False
 
     def root(self, given: Any, value: TracedValue) -> Any:
@@ -215,12 +228,7 @@ class Binding:
         self._expect_class(given, part, list(given) if isinstance(given, dict) else len(given))
         if is_of_object and type(given) is torch.Size:
             return tuple([self._size(number, part, n) for n, number in enumerate(given)])
-        copies = {
-            key: self._inside(
-                item, self._call("operator.getitem", part, key), is_of_object=is_of_object
-            )
-            for key, item in (given.items() if isinstance(given, dict) else enumerate(given))
-        }
+        copies = self._copies(given, part, is_of_object=is_of_object)
         try:
             like = _like(given, copies)
         except Exception as error:
@@ -228,10 +236,22 @@ class Binding:
                 f"the argument {self._name!r} holds a {type(given).__name__}, of which no copy can "
                 f"be made: {type(error).__name__}: {first_line(error)}; give a plain one"
             ) from error
+        if self._turns is not None:
+            like = self._turns.argument(like)
         if is_attributed(given):
             more = self._inside(attributes(given), self._call("layergraph.attributes", part))
             vars(like).update(more)
         return self._noted(given, like, part)
+
+    def _copies(self, given: Any, part: TracedValue, *, is_of_object: bool) -> dict[Any, Any]:
+        """Return copies of the items of a container, by key or index."""
+        copies: dict[Any, Any] = {}
+        for key, item in given.items() if isinstance(given, dict) else enumerate(given):
+            if self._turns is not None and not isinstance(given, dict):
+                self._turns.begin_item(key)
+            read = self._call("operator.getitem", part, key)
+            copies[key] = self._inside(item, read, is_of_object=is_of_object)
+        return copies
 
     def _object(self, given: Any, part: TracedValue) -> Any:
         """Return a copy of an object of another library."""

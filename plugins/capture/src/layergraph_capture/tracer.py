@@ -161,7 +161,7 @@ class EagerTracer(Tracer):
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """See :class:`Tracer`."""
         args, kwargs, self.parameters = self._arguments.bind(
-            self.recorder, self.tensors.bind, self.sizes.of_caller
+            self.recorder, self.tensors.bind, self.sizes.of_caller, self._turns
         )
         return args, kwargs
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, Trace
-from layergraph_capture.loops.repeats import Forms, Item, Repeat, form_of, repeats
+from layergraph_capture.loops.repeats import Forms, Item, Repeat, form_of
+from layergraph_capture.loops.splits import loops_in
 
 Chosen = Mapping[ModuleCall, Sequence[Repeat]]
 """By module call, the repetitions that become loops, from left to right."""
@@ -32,7 +33,7 @@ class _Run:
     def repeats(self, scope: ModuleCall) -> tuple[Repeat, ...]:
         """Return the repetitions of a module call."""
         if scope not in self.found:
-            self.found[scope] = repeats(self.forms.of(scope.items))
+            self.found[scope] = loops_in(scope.items, self.forms.of(scope.items))
         return self.found[scope]
 
     def choose(self, scope: ModuleCall, repeat: Repeat) -> None:

@@ -8,45 +8,38 @@ the record to the lengths that the runs confirm.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from enum import Enum, auto
 
 from layergraph.capturing import Example
-from layergraph.errors import CaptureError
 from layergraph.torch2ir.tracing.module_call import ModuleCall, Trace, wish_of
 from layergraph_capture.loops.candidate import Candidate, InMode
 from layergraph_capture.loops.choice import NotAlikeError, loops_of
-from layergraph_capture.loops.counts import Count, counts_of, turns_in
+from layergraph_capture.loops.counts import counts_of
 from layergraph_capture.loops.fit import NotFittedError, fitted
-from layergraph_capture.loops.lengths import Length, lengths, with_other_sizes
+from layergraph_capture.loops.item_counts import ItemCount, item_counts
 from layergraph_capture.loops.numbers import is_of_turns
+from layergraph_capture.loops.other_runs import OtherRuns, RunOn, repeats_as_often_with_other_sizes
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.roll import rolled
 from layergraph_capture.loops.size_guards import SizesOf, Varied
 from layergraph_capture.loops.turns import COUNT
+from layergraph_capture.loops.variation import LONG, Variation
 from layergraph_capture.loops.verify import OtherRunError, check_run
-from layergraph_capture.loops.written import ASSUME, NotRollableError, Rolled
+from layergraph_capture.loops.written import ASSUME, LOOP, NotRollableError, Rolled
 
-# The turns of the shorter one of the two runs that show the loops.
-_BASE_TURNS = 5
 _LIKELY_LEAST_TURNS = 2
-# If the example has more turns, the two runs stay short, because long runs are slow.
-_LONG = 32
 # The long run for the comparison has so many turns more.
 _MANY_TURNS = 16
+# Each item of a list may be a picture, so the runs of each number of items go less far.
+_MORE_ITEMS = 6
 # The most turns of a run that checks the use of lists.
 _MOST_FOR_LISTS = 100
 # If code may branch on the number of turns, we compare with a run of each number; the most turns of
 # all these runs.
 _MOST_TURNS = 400
-# The most runs on inputs of other lengths.
-_MOST_RUNS = 12
 _MOST_LEVELS = 8
-
-RunOn = Callable[[Example], Trace]
-"""A function that runs the model on another example."""
 
 
 def _as_it_is(_: Trace) -> AbstractContextManager[None]:
@@ -82,132 +75,43 @@ def looped(trace: Trace, example: Example, run: RunOn) -> Trace | None:
         The record with loops; None if there are none.
     """
     counts = counts_of(trace)
-    is_long = any(count.turns > _LONG for count in counts)
-    if not counts or (not is_long and _repeats_as_often_with_other_sizes(trace, example, run)):
+    items = item_counts(example)
+    is_long = any(count.turns > LONG for count in counts)
+    if not items and not (
+        counts and (is_long or not repeats_as_often_with_other_sizes(trace, example, run))
+    ):
         return None
     for is_short in (True, False) if is_long else (False,):
-        finder = _Finder(trace, example, run, is_short=is_short)
-        finder.vary(counts)
-        found = finder.found()
+        runs = OtherRuns(example, run)
+        variation = Variation(example, runs, is_short=is_short)
+        variation.vary_items(items)
+        variation.vary(counts)
+        found = _Finder(trace, runs, variation.found).found()
         if found is not None:
             return found
     return None
 
 
-def _repeats_as_often_with_other_sizes(trace: Trace, example: Example, run: RunOn) -> bool:
-    """Return whether one run shows that no number of turns depends on a size.
-
-    Most repetitions are projections of an attention and the like.
-    """
-    for other in with_other_sizes(example):
-        try:
-            changed = run(other)
-        except (CaptureError, RuntimeError):
-            continue
-        return not changed.decisions and turns_in(changed) == turns_in(trace)
-    return False
-
-
 class _Finder:
-    def __init__(self, trace: Trace, example: Example, run: RunOn, *, is_short: bool) -> None:
-        self._is_short = is_short
+    def __init__(self, trace: Trace, runs: OtherRuns, varied: Sequence[Varied]) -> None:
         self._trace = trace
-        self._example = example
-        self._run = run
-        self._runs = 0
-        self._own: Trace | None = None
-        # The runs that candidates are compared with, by what they vary.
-        self._compared: dict[tuple[Length, int, int], Trace | None] = {}
-        self._varied: list[Varied] = []
-        # Sizes that have grown by a number, each with the most turns of what is repeated only then.
-        self._grown: list[tuple[Length, int, int]] = []
-
-    def vary(self, counts: Sequence[Count]) -> None:
-        """Run the model with other numbers of turns, if such inputs can be made."""
-        for count in counts:
-            self._vary(count)
-        if not self._varied and self._own is not None:
-            # Its turn numbers show code that does something else in every n-th turn.
-            for count in counts_of(self._own):
-                self._vary(count)
-
-    def _vary(self, count: Count) -> None:
-        is_short = self._is_short and count.turns > _LONG
-        base_turns = _BASE_TURNS if is_short else max(count.turns, _BASE_TURNS)
-        ahead = base_turns - count.turns
-        for length in lengths(self._example, count.number, count.each):
-            if any(each.length.is_same_size(length) for each in self._varied):
-                return
-            if self._is_known_not_to_count(length, max(ahead, 1), count):
-                continue
-            base = self._run_with(length, ahead) if ahead else self._own_run(length)
-            if base is None or (ahead > 0 and not self._counts(base, length, ahead, count)):
-                continue
-            longer = self._run_with(length, ahead + 1)
-            if longer is None or (ahead == 0 and not self._counts(longer, length, 1, count)):
-                continue
-            try:
-                if any(loops_of([base, longer])):
-                    self._varied.append(Varied(count, base_turns, length, base, longer))
-                    self._own = None  # each pair of runs has its own
-                    return
-            except NotAlikeError:
-                continue
-
-    def _counts(self, longer: Trace, length: Length, turns: int, count: Count) -> bool:
-        """Return whether a run of a larger size repeats something more often than the count says.
-
-        If it does not, and repeats all that the example repeats, this is the wrong size.
-        """
-        own = self._own_run(length)
-        if own is None:
-            return True
-        before, after = Counter(turns_in(own)), Counter(turns_in(longer))
-        if before - after:
-            return True
-        most = max(after - before, default=0)
-        self._grown.append((length, turns * length.step, most))
-        return most > count.turns
-
-    def _is_known_not_to_count(self, length: Length, turns: int, count: Count) -> bool:
-        """Return whether a run in which the size grew at least as much has shown it."""
-        growth = turns * length.step
-        return any(
-            known.varies_all_of(length) and growth <= tried and most <= count.turns
-            for known, tried, most in self._grown
-        )
-
-    def _own_run(self, length: Length) -> Trace | None:
-        """Return the cached record of a run on the example."""
-        if self._own is None:
-            self._own = self._run_with(length, 0)
-        return self._own
-
-    def _run_with(self, length: Length, turns: int, more: int = 0) -> Trace | None:
-        """Return the record of a run of another length, with symbolic iteration numbers."""
-        if self._runs == _MOST_RUNS:
-            return None
-        self._runs += 1
-        return self._run_to_check(length, turns, more)
-
-    def _run_to_compare(self, length: Length, turns: int, more: int = 0) -> Trace | None:
-        """Return the record of such a run, the same one for each candidate."""
-        key = length, turns, more
-        if key not in self._compared:
-            self._compared[key] = self._run_with(*key)
-        return self._compared[key]
-
-    def _run_to_check(self, length: Length, turns: int, more: int = 0) -> Trace | None:
-        """Return the record of such a run, even beyond the limit of runs."""
-        try:
-            is_own = turns == more == 0
-            trace = self._run(self._example if is_own else length.call(self._example, turns, more))
-        except (CaptureError, RuntimeError):
-            return None
-        return None if trace.decisions else trace
+        self._runs = runs
+        self._varied = varied
 
     def found(self) -> Trace | None:
         """Return the record with loops, or None."""
+        every = self._varied
+        items = [each for each in every if isinstance(each.length, ItemCount)]
+        others = [each for each in every if each not in items]
+        # If both are varied, the loops of one kind may be found without those of the other.
+        for self._varied in (every, items, others) if items and others else (every,):
+            self._runs.begin_comparison()
+            found = self._found()
+            if found is not None:
+                return found
+        return None
+
+    def _found(self) -> Trace | None:
         if not self._varied:
             return None
         traces = [trace for each in self._varied for trace in (each.base, each.longer)]
@@ -268,7 +172,7 @@ class _Finder:
         # The first run has plain iteration numbers. If it is equal anyway, it needs no second run.
         if varied.count.turns == varied.turns or candidate.is_like(self._trace):
             return
-        trace = self._run_to_compare(varied.length, 0)
+        trace = self._runs.compare(varied.length, 0)
         if trace is None:
             raise OtherRunError("the example cannot be run again")
         candidate.compare(trace)
@@ -282,7 +186,7 @@ class _Finder:
             # Nearly all loops work with one turn, and most others with two.
             is_likely = most < first + _LIKELY_LEAST_TURNS
             turns = most + 1 if is_likely else (most + least) // 2
-            trace = self._run_to_compare(loop.varied.length, turns - own)
+            trace = self._runs.compare(loop.varied.length, turns - own)
             if trace is not None and candidate.is_like(trace):
                 least = turns
             else:
@@ -294,7 +198,7 @@ class _Finder:
         varied = loop.varied
         is_part = False
         if varied.length.step > 1:
-            trace = self._run_to_check(varied.length, least - 1 - varied.count.turns, 1)
+            trace = self._runs.check(varied.length, least - 1 - varied.count.turns, 1)
             is_part = trace is not None and candidate.is_like(trace)
         loop.guard_turns("ge", least, is_part=is_part)
 
@@ -313,7 +217,7 @@ class _Finder:
         known = max(varied.turns + 1, varied.count.turns)
         wanted = max(varied.turns + _MANY_TURNS, min(least, _MOST_FOR_LISTS))
         if known < wanted:
-            trace = self._run_to_check(varied.length, wanted - varied.count.turns)
+            trace = self._runs.check(varied.length, wanted - varied.count.turns)
             if trace is not None:
                 if not candidate.is_like(trace):
                     return False
@@ -329,13 +233,14 @@ class _Finder:
         # The example is already compared, and the two runs, which may be next to it.
         least, most = own, base + 1 if own <= base else own
         room = _MOST_TURNS
+        more = _MORE_ITEMS if isinstance(loop.varied.length, ItemCount) else _MANY_TURNS
         goes = {-1: True, 1: True}
         while any(goes.values()):
             for step in [step for step, goes_on in goes.items() if goes_on]:
                 turns = most + 1 if step > 0 else least - 1
                 room -= max(turns, 0)
                 goes[step] = (
-                    first <= turns <= own + max(own, _MANY_TURNS)
+                    first <= turns <= own + max(own, more)
                     and room >= 0
                     and self._is_like_with(candidate, loop, turns)
                 )
@@ -345,14 +250,14 @@ class _Finder:
         loop.guard_turns("le", most)
 
     def _is_like_with(self, candidate: Candidate, loop: SizesOf, turns: int) -> bool:
-        trace = self._run_to_check(loop.varied.length, turns - loop.varied.count.turns)
+        trace = self._runs.check(loop.varied.length, turns - loop.varied.count.turns)
         return trace is not None and candidate.is_like(trace)
 
     def _check_part(self, candidate: Candidate, loop: SizesOf, part: _Part) -> None:
         """Compare the record with a run whose last turn is partial, or guard that no turn is."""
         if loop.varied.length.step == 1:
             return
-        trace = None if part is _Part.REFUSED else self._run_to_compare(loop.varied.length, 0, 1)
+        trace = None if part is _Part.REFUSED else self._runs.compare(loop.varied.length, 0, 1)
         if trace is None:
             loop.guard_whole_turns()
         else:
@@ -373,7 +278,7 @@ def _with_loops(traces: Sequence[Trace]) -> list[Rolled] | None:
 def _finish(items: list[Item]) -> None:
     """Remove calls that no graph has, and guard sizes that are equal in all runs."""
     items[:] = [item for item in items if not is_of_turns(item)]
-    for item in items:
+    for item in [*items]:
         if isinstance(item, ModuleCall):
             _finish(item.items)
             continue
@@ -381,3 +286,6 @@ def _finish(items: list[Item]) -> None:
             item.target, item.value.wish = ASSUME, wish_of(ASSUME)
         for body in item.bodies:
             _finish(body.items)
+            if item.target == LOOP and not (body.items or body.result):
+                # Its turns only read numbers of turns.
+                items.remove(item)

@@ -16,7 +16,7 @@ from layergraph.torch2ir.tracing.module_call import (
 )
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.turns import COUNT
-from layergraph_capture.loops.written import ASSUME, LEN, LENGTH, LOOP, Rolled
+from layergraph_capture.loops.written import ASSUME, CONTAINER, LEN, LENGTH, LOOP, Rolled
 
 
 class NotFittedError(Exception):
@@ -124,6 +124,9 @@ class _Fit:
             if self._is_length(items, level, glued):
                 written += glued
                 continue
+            if self._is_item_count(items, level, glued):
+                written += [first, *glued]
+                continue
             if first.args[1:] and isinstance(first, Call) and first.target == LOOP:
                 self._note_sizes_inside(items, level, glued)
             bodies = [self._body(each, level) for each in self._bodies(items)]
@@ -182,6 +185,28 @@ class _Fit:
         if not isinstance(value, TracedValue):
             return False
         size = self._glued(LEN, (value,), first.value.scope, glued)
+        self._sizes.append(Size(size, tuple(numbers), level))
+        return True
+
+    def _is_item_count(self, items: Sequence[Item], level: _Level, glued: list[Item]) -> bool:
+        """Return whether calls guard a differing number of items of an argument.
+
+        If so, let the guard take any number, and record the number as a size.
+        """
+        first = items[0]
+        if not isinstance(first, Call) or first.target != CONTAINER:
+            return False
+        numbers = [item.args[2] for item in items]
+        if any(type(each) is not int for each in numbers) or len(set(numbers)) == 1:
+            return False
+        if self._explained(numbers, level) is not None:
+            # The guard compares it with that of another argument.
+            return False
+        container, kind, _, where = first.args
+        scope = first.value.scope
+        container = self._value([item.args[0] for item in items], level, scope, glued)
+        first.args = container, kind, None, where
+        size = self._glued(LEN, (container,), scope, glued)
         self._sizes.append(Size(size, tuple(numbers), level))
         return True
 

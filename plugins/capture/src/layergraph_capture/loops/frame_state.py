@@ -89,7 +89,8 @@ class _State:
         if isinstance(value, torch.Tensor):
             return torch.Tensor
         if isinstance(value, StandIn):
-            return StandIn
+            is_plain_list = isinstance(value, list) and not holds_tensors(value.plain())
+            return (StandIn, *map(self.of, value.plain())) if is_plain_list else StandIn
         if value is None or kind in _PLAIN:
             return value
         if isinstance(value, nn.Module | ModuleType | type):

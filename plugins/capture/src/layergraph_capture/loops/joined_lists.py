@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from layergraph.control_flow.loops import loop
 from layergraph.ir import Value
+from layergraph.ir.values import map_leaves
 from layergraph.torch2ir.tracing.module_call import TracedBody, TracedValue
-from layergraph_capture.loops.written import GETITEM, LOOP, Place, WrittenLoop, value_at_start
+from layergraph_capture.loops.joined_records import Records, records_at
+from layergraph_capture.loops.written import (
+    GETITEM,
+    LOOP,
+    Place,
+    WrittenLoop,
+    take_facts,
+    value_at_start,
+)
 
 if TYPE_CHECKING:
     from layergraph_capture.loops.writer import Writer
@@ -34,6 +43,9 @@ class Part:
     count: int
 
 
+Segment: TypeAlias = "Value | Part | Records"
+
+
 def joined_list(writer: Writer, items: Sequence[Value]) -> TracedValue | None:
     """Return a list that is joined from lists of loops; None if it holds no such part.
 
@@ -42,17 +54,18 @@ def joined_list(writer: Writer, items: Sequence[Value]) -> TracedValue | None:
         items: the items of the list in the old record.
     """
     segments = [*_segments(writer, items)]
-    is_joined = any(isinstance(each, Part) for each in segments)
+    is_joined = any(isinstance(each, Part | Records) for each in segments)
     return _joined(writer, segments) if is_joined else None
 
 
-def _segments(writer: Writer, inside: Sequence[Value]) -> Iterator[Value | Part]:
+def _segments(writer: Writer, inside: Sequence[Value]) -> Iterator[Segment]:
     """Yield the items of a list, with consecutive values of turns as parts."""
     at = 0
     while at < len(inside):
         part = _part(writer, inside, at)
-        yield inside[at] if part is None else part
-        at += 1 if part is None else part.count * len(part.slots)
+        records = records_at(writer, inside, at) if part is None else None
+        yield part or records or inside[at]
+        at += part.count * len(part.slots) if part else records.count if records else 1
 
 
 def _part(writer: Writer, inside: Sequence[Value], at: int) -> Part | None:
@@ -78,12 +91,14 @@ def _part(writer: Writer, inside: Sequence[Value], at: int) -> Part | None:
     return Part(of, tuple(slots), begin, step, count) if count >= min(3, of.turns) else None
 
 
-def _joined(writer: Writer, segments: Sequence[Value | Part]) -> TracedValue:
+def _joined(writer: Writer, segments: Sequence[Segment]) -> TracedValue:
     """Return the list joined from items and parts."""
     lists: list[Value] = []
     for each in segments:
         if isinstance(each, Part):
             lists.append(_interleaved(writer, each))
+        elif isinstance(each, Records):
+            lists.append(_collected(writer, each))
         elif lists and type(lists[-1]) is list:
             lists[-1].append(writer.read(each))
         else:
@@ -106,10 +121,43 @@ def _interleaved(writer: Writer, part: Part) -> TracedValue:
         items = [writer.glued(level, GETITEM, each, turn) for each in inputs]
         grown = writer.glued(level, "operator.add", values, items)
     body = TracedBody(loop.__name__, [turn, values, *inputs], level.items, (grown,))
-    joined = writer.glued(writer.level, LOOP, body, part.count, ([],), tuple(wholes), 0)
-    if joined.call is not None:
-        joined.call.bodies = (body,)
-    return writer.glued(writer.level, GETITEM, joined, 0)
+    return _first_of_loop(writer, body, part.count, ([],), tuple(wholes), 0)
+
+
+def _collected(writer: Writer, records: Records) -> TracedValue:
+    """Return the list of containers, which a loop makes."""
+    scope = writer.level.scope
+    turn = value_at_start(scope, "turn")
+    given: dict[TracedValue, TracedValue] = {}
+    columns = iter(records.columns)
+
+    def outside(value: TracedValue) -> TracedValue:
+        if value not in given:
+            given[value] = value_at_start(scope, value.wish)
+            take_facts(given[value], value)
+        return given[value]
+
+    def leaf(own: Value) -> Value:
+        column = next(columns)
+        if column is not None:
+            part = Part(column.loop, (column.slot,), column.first, column.step, records.count)
+            whole = _slice(writer, part, column.slot)
+            return writer.glued(level, GETITEM, outside(whole), turn)
+        value = writer.read(own)
+        return outside(value) if isinstance(value, TracedValue) else value
+
+    with writer.into([]) as level:
+        record = map_leaves(leaf, records.like)
+    body = TracedBody(loop.__name__, [turn, *given.values()], level.items, (record,))
+    return _first_of_loop(writer, body, records.count, (), tuple(given), 1)
+
+
+def _first_of_loop(writer: Writer, body: TracedBody, turns: int, *args: Value) -> TracedValue:
+    """Return the first value that a loop gives."""
+    gave = writer.glued(writer.level, LOOP, body, turns, *args)
+    if gave.call is not None:
+        gave.call.bodies = (body,)
+    return writer.glued(writer.level, GETITEM, gave, 0)
 
 
 def _slice(writer: Writer, part: Part, slot: int) -> TracedValue:

@@ -28,8 +28,10 @@ class Length:
     step: int
     inputs: tuple[tuple[int, int], ...] | None = None
 
-    def is_same_size(self, other: Length) -> bool:
+    def is_same_size(self, other: object) -> bool:
         """Return whether another length varies the same size of the same inputs."""
+        if not isinstance(other, Length):
+            return False
         return (self.size, self.inputs) == (other.size, other.inputs)
 
     def varies_all_of(self, other: Length) -> bool:

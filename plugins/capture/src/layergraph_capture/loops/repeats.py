@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 from layergraph.ir import Value
 from layergraph.ir.values import parts
@@ -55,12 +56,26 @@ class Forms:
 
     def of(self, items: Sequence[Item]) -> list[int]:
         """Return the number of each item's form."""
-        return [self._number(item) for item in items]
+        numbers: list[int] = []
+        read: list[Value] = []
+        for item in items:
+            if not _is_of_size(item):
+                numbers.append(self._number(item))
+                read = []
+                continue
+            # Two loops that only read sizes, one after the other, are no single loop.
+            read = [*read, *item.args] if read[:1] == [*item.args[:1]] else [*item.args]
+            form = item.target, form_of(tuple(read), ()), form_of(item.kwargs)
+            numbers.append(self._number_of(form))
+        return numbers
+
+    def _number_of(self, form: object) -> int:
+        return self._numbers.setdefault(form, len(self._numbers))
 
     def _number(self, item: Item) -> int:
         known = self._known.get(item) if isinstance(item, ModuleCall) else None
         if known is None:
-            known = self._numbers.setdefault(self._form(item), len(self._numbers))
+            known = self._number_of(self._form(item))
             if isinstance(item, ModuleCall):
                 self._known[item] = known
         return known
@@ -85,6 +100,13 @@ class Forms:
 
     def _body(self, body: TracedBody) -> object:
         return len(body.inputs), form_of(body.result, self.numbers), *self.of(body.items)
+
+
+def _is_of_size(item: Item) -> TypeGuard[Call]:
+    return isinstance(item, Call) and item.target == _SIZE and item.when is None
+
+
+_SIZE = "torch.Tensor.size"
 
 
 def form_of(value: Value, numbers: tuple[type, ...] = (int,)) -> object:

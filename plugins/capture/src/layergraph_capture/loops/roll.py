@@ -81,6 +81,8 @@ class _Region:
         self._growing: dict[int, TracedValue] = {}
         # The input of the body for each value outside, in the new record.
         self._given: dict[TracedValue, TracedValue] = {}
+        # The read items of lists that earlier loops collected, by the list and the first two turns.
+        self._read: dict[tuple[TracedValue, int, int], TracedValue] = {}
 
     def write(self) -> None:
         writer = self._writer
@@ -240,9 +242,14 @@ class _Region:
         found, _, slot = known[0]
         turns = [turn for _, turn, _ in known]
         whole = self._writer.list_of(found, slot, self._call)
-        index = self._index(turns)
-        given = self._outside(whole)
-        return self._writer.glued(self._writer.level, GETITEM, given, index)
+        key = whole, turns[0], turns[1]
+        item = self._read.get(key)
+        scope = self._writer.level.scope
+        if item is None or not _is_inside(scope, item.scope):
+            index = self._index(turns)
+            given = self._outside(whole)
+            item = self._read[key] = self._writer.glued(self._writer.level, GETITEM, given, index)
+        return item
 
     def _grown(self, values: Sequence[Value]) -> TracedValue:
         """Return the value for a list that grows by one value in each turn."""
@@ -268,6 +275,13 @@ class _Region:
         if head:
             whole = self._writer.glued(level, "operator.add", head, whole)
         return self._writer.glued(level, "operator.add", whole, tail) if tail else whole
+
+
+def _is_inside(scope: ModuleCall | None, other: ModuleCall) -> bool:
+    """Return whether a module call is another one, or inside it."""
+    while scope is not None and scope is not other:
+        scope = scope.parent
+    return scope is other
 
 
 def _is_part(item: Item) -> bool:

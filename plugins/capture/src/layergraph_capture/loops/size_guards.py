@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from layergraph.torch2ir.tracing.module_call import Call, Trace, TracedValue, wish_of
 from layergraph_capture.loops.candidate import Candidate
 from layergraph_capture.loops.counts import Count
+from layergraph_capture.loops.item_counts import ItemCount
 from layergraph_capture.loops.lengths import Length
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.verify import OtherRunError
 from layergraph_capture.loops.written import ASSUME, Rolled
+
+AnyLength = Length | ItemCount
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +30,7 @@ class Varied:
 
     count: Count
     turns: int
-    length: Length
+    length: AnyLength
     base: Trace
     longer: Trace
 

@@ -47,6 +47,9 @@ class TurnListener(SizeListener, Protocol):
     def begin_turn(self, turn: int, loop: int, frame: FrameType) -> None:
         """Record the start of a turn, with the plain state of the code."""
 
+    def begin_item(self, index: int) -> None:
+        """Record the start of a turn that reads an item of an argument, before the model runs."""
+
 
 class TurnPatches:
     """Makes the patches of ``range``, ``enumerate``, ``zip`` and ``len`` in globals of code.
@@ -78,6 +81,16 @@ class TurnPatches:
         if type(value) is list and value and not holds_tensors(value):
             return None
         return symbolic(len(value), (TURN, len(value), -1), self._listener)
+
+    def argument(self, given: Any) -> Any:
+        """Return a list or tuple among the arguments as one that detects iteration."""
+        if type(given) is list:
+            return _Items(given, self._listener)
+        return _Parts(given, self._listener) if type(given) is tuple else given
+
+    def begin_item(self, index: int) -> None:
+        """Record that what follows reads an item of an argument."""
+        self._listener.begin_item(index)
 
     def parts(self, result: Any) -> Any:
         """Return the slices of a tensor as a tuple that detects iteration."""
@@ -162,34 +175,57 @@ class _Iteration:
         return 0
 
 
-class _Parts(StandIn, tuple[Any, ...]):
-    """The slices of a tensor along its first dimension."""
+class _Watched(StandIn):
+    """A tuple or a list that marks the turns of a ``for`` statement over it."""
 
+    _base: Any
     _listener: TurnListener
 
-    def __new__(cls, parts: tuple[Any, ...], listener: TurnListener) -> Self:
-        made = tuple.__new__(cls, parts)
-        made._listener = listener
-        return made
+    def plain(self) -> Any:
+        """Return a plain tuple or list."""
+        return self._base(self.items())
 
-    def plain(self) -> tuple[Any, ...]:
-        """Return a plain tuple."""
-        return tuple(tuple.__iter__(self))
+    def items(self) -> Iterator[Any]:
+        """Return an iterator over the items that marks no turns."""
+        return iter(self._base.__iter__(self))
 
     def __iter__(self) -> Iterator[Any]:
-        items = tuple.__iter__(self)
         if not self._listener.is_recording() or not _is_for_statement():
-            return items
+            return self.items()
         loop = self._listener.next_loop()
-        iteration = _Iteration(items, self._listener, loop, is_whole=True)
+        iteration = _Iteration(self.items(), self._listener, loop, is_whole=True)
         iteration.is_direct = True
         return iteration
 
     def __getitem__(self, index: Any) -> Any:
-        return tuple.__getitem__(self, plain(index))
+        return self._base.__getitem__(self, plain(index))
 
     def __reduce_ex__(self, _protocol: SupportsIndex) -> tuple[Any, ...]:
-        return tuple, (list(tuple.__iter__(self)),)
+        return self._base, (list(self.items()),)
+
+
+class _Parts(_Watched, tuple[Any, ...]):
+    """The slices of a tensor along its first dimension, or a tuple among the arguments."""
+
+    _base = tuple
+
+    def __new__(cls, parts: Iterable[Any], listener: TurnListener) -> Self:
+        made = tuple.__new__(cls, parts)
+        made._listener = listener
+        return made
+
+
+class _Items(_Watched, list[Any]):
+    """A list among the arguments."""
+
+    _base = list
+
+    def __init__(self, items: Iterable[Any], listener: TurnListener) -> None:
+        list.__init__(self, items)
+        self._listener = listener
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        list.__setitem__(self, plain(index), value)
 
 
 class _RangeType(type):
@@ -272,13 +308,13 @@ def _is_whole(items: object) -> bool:
     """Return whether the number of items depends only on a size."""
     if isinstance(items, _Iteration | _Turns):
         return items.is_whole
-    return isinstance(items, _Parts | torch.Tensor)
+    return isinstance(items, _Watched | torch.Tensor)
 
 
 def _plainly(items: Iterable[Any]) -> Iterable[Any]:
     """Return the items without marks, for a loop that marks its turns itself."""
-    if isinstance(items, _Parts):
-        return tuple.__iter__(items)
+    if isinstance(items, _Watched):
+        return items.items()
     return map(items._number, items.numbers) if isinstance(items, _Turns) else items
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layergraph.ir import Value
-from layergraph.ir.values import parts
+from layergraph.ir.values import parts, rebuilt
 from layergraph.torch2ir.tracing.module_call import (
     Call,
     ModuleCall,
@@ -24,7 +24,7 @@ from layergraph.torch2ir.tracing.module_call import (
 from layergraph_capture.loops.numbers import COMPUTED, is_of_turns, is_trivial, number_of_turn
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.turns import COUNT
-from layergraph_capture.loops.written import ASSUME, LEN, LENGTH, LOOP, Rolled
+from layergraph_capture.loops.written import ASSUME, CONTAINER, LEN, LENGTH, LOOP, Rolled
 
 _GLUE: dict[str, Callable[..., Any]] = {
     "operator.getitem": operator.getitem,
@@ -137,8 +137,10 @@ class _Comparison:
         """Record the integer results of calls of the run."""
         if call.value.number is not None:
             self._numbers[call.target, *map(_identity, call.args)] = call.value.number
-        elif call.target == LENGTH:
-            self._numbers[LEN, _identity(call.args[0])] = call.args[1]
+        elif call.target in (LENGTH, CONTAINER):
+            number = call.args[1 if call.target == LENGTH else 2]
+            if type(number) is int:
+                self._numbers[LEN, _identity(call.args[0])] = number
 
     def _note_size(self, own: TracedValue, other: TracedValue | None) -> None:
         if own not in self._sizes:
@@ -244,20 +246,27 @@ class _Comparison:
         if isinstance(value, TracedValue):
             found = self._values.get(value, _MISSING)
             return found.number if to_compute and isinstance(found, _Size) else found
-        if type(value) is list:
-            return [self._of(each) for each in value]
         if type(value) is slice:
             of = [self._of(each, to_compute=True) for each in (value.start, value.stop, value.step)]
             return slice(*of)
-        return value
+        inside = parts(value)
+        return value if inside is None else rebuilt(value, [self._of(each) for each in inside])
 
     # --- arguments ---
 
     def _same_given(self, item: Item, other: Item) -> None:
-        self._same(item.args, other.args)
+        args = other.args
+        if isinstance(item, Call) and item.target == CONTAINER and self._is_counted(item.args[0]):
+            args = (*args[:2], None, *args[3:])
+        self._same(item.args, args)
         self._same(item.kwargs, other.kwargs)
         if other.when is not None:
             raise OtherRunError("a call has a condition")
+
+    def _is_counted(self, container: Value) -> bool:
+        """Return whether loops depend on the number of items of an argument."""
+        counts = [each.call for each in self._sizes if each.call is not None]
+        return any(each.target == LEN and each.args[0] is container for each in counts)
 
     def _same(self, own: Value, other: Value) -> None:
         if isinstance(own, TracedValue):
@@ -290,8 +299,7 @@ class _Comparison:
         elif isinstance(other, TracedValue):
             is_same = (found.value if isinstance(found, _Size) else found) is other
         else:
-            are_alike = type(found) is type(other) and type(found) in (list, tuple)
-            is_same = are_alike and _are_identical(found, other)
+            is_same = type(found) in (list, tuple) and _are_same(found, other)
         if not is_same:
             raise OtherRunError(f"{own.wish} is another value")
 
@@ -299,9 +307,20 @@ class _Comparison:
 _MISSING = object()
 
 
-def _are_identical(ones: Sequence[Any], others: Sequence[Any]) -> bool:
-    return len(ones) == len(others) and all(
-        one is other for one, other in zip(ones, others, strict=True)
+def _are_same(one: Any, other: Value) -> bool:
+    """Return whether the counterpart of a list has the values of a list of the run."""
+    if isinstance(one, _Size):
+        one = one.number if one.value is None else one.value
+    inside, others = parts(one), parts(other)
+    if inside is None or others is None:
+        if isinstance(one, TracedValue) or isinstance(other, TracedValue):
+            return one is other
+        return type(one) is type(other) and repr(one) == repr(other)
+    return (
+        type(one) is type(other)
+        and len(inside) == len(others)
+        and (type(one) is not dict or list(one) == list(other))
+        and all(map(_are_same, inside, others))
     )
 
 

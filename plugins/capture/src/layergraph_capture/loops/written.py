@@ -18,6 +18,7 @@ from layergraph_capture.loops.repeats import Item
 LOOP = f"layergraph.{loop.__name__}"
 ASSUME = "layergraph.assume"
 LENGTH = "layergraph.assume_length"
+CONTAINER = "layergraph.assume_container"
 GETITEM = "operator.getitem"
 LEN = "builtins.len"
 TUPLE = "builtins.tuple"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from layergraph_capture.symbolic.symbolic_int import (
@@ -35,6 +35,10 @@ class _NoListener:
 
     def decide(self, origin: Origin, result: bool) -> bool:  # noqa: ARG002
         """Return the result of the comparison."""
+        return result
+
+    def of_numbers(self, name: str, numbers: Sequence[Any], result: Any) -> Any:  # noqa: ARG002
+        """Return the plain result."""
         return result
 
 

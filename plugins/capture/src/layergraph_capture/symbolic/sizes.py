@@ -34,6 +34,8 @@ from layergraph_capture.trackers.guards import Guards
 from layergraph_capture.ways.decisions import ITEM, Decisions
 
 GETITEM = "operator.getitem"
+# No loop of code has this number.
+_OF_ARGUMENT = -2
 _BY_NUMBERS, _WITH_ONE, _BRANCH = "by numbers", "with 1", "branch"
 
 
@@ -116,6 +118,10 @@ class Sizes:
         if self._states is not None and not self._recorder.is_sealed:
             state = self._states.of(frame, turn)
             self._recorder.call("function", BEGIN, (turn, loop), {}, state)
+
+    def begin_item(self, index: int) -> None:
+        """See :class:`TurnListener`."""
+        self._recorder.call("function", BEGIN, (index, _OF_ARGUMENT), {})
 
     def decide(self, origin: Origin, result: bool) -> bool:
         """See :class:`SizeListener`."""
@@ -221,6 +227,11 @@ class Sizes:
         late = self._recorder.late()
         known = [self.late(number, late, GETITEM, value, n) for n, number in enumerate(gave)]
         return torch.Size(known) if isinstance(gave, torch.Size) else tuple(known)
+
+    def of_numbers(self, name: str, numbers: Sequence[Any], result: Any) -> Any:
+        """See :class:`SizeListener`."""
+        given = self._given(numbers)
+        return self.late(result, self._recorder.late(), name, given)
 
     def is_own(self, value: object) -> bool:
         """Return whether a value is a number of this run."""

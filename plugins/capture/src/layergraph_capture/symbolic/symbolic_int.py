@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import weakref
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from numbers import Integral, Real
 from typing import Any, Protocol
 
@@ -43,6 +43,9 @@ class SizeListener(Protocol):
 
     def decide(self, origin: Origin, result: bool) -> bool:
         """Record a comparison of a number, and return the answer for the code."""
+
+    def of_numbers(self, name: str, numbers: Sequence[Any], result: Any) -> Any:
+        """Return the symbolic number that a function computes from any number of numbers."""
 
 
 class SymbolicNumber(StandIn):
