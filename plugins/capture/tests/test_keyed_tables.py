@@ -149,6 +149,17 @@ class Looked(Kept):
         return super().forward(x) * self.scales.get(x.shape[1], torch.tensor(1.0))
 
 
+class LookedTwice(Looked):
+    """No input has the sizes under which it looks."""
+
+    def __init__(self):
+        super().__init__()
+        self.scales = {22: torch.tensor(2.0)}
+
+    def forward(self, x):
+        return Kept.forward(self, x) * self.scales.get(x.shape[1] * 2, torch.tensor(1.0))
+
+
 class ByBatch(Kept):
     """The key lacks the size that the table depends on."""
 
@@ -171,14 +182,14 @@ class Crossed(Kept):
         return self.lin(x) * self.kept(x, x.shape[1]) * rows.sum()
 
 
-@pytest.mark.parametrize("make", [OfOneLength, Looked, ByBatch, OfOthers, Crossed])
+@pytest.mark.parametrize("make", [OfOneLength, Looked, LookedTwice, ByBatch, OfOthers, Crossed])
 def test_no_call_reads_another_table(make):
     model = make()
     try:
         ir = lg.to_ir(model, (torch.rand(2, 6, 4),))
     except CaptureError:
         return
-    for order in itertools.permutations([(3, 7), (3, 3), (3, 6), (2, 9)]):
+    for order in itertools.permutations([(3, 7), (3, 3), (3, 6), (2, 11)]):
         original, rebuilt = copy.deepcopy(model), lg.to_torch(ir, model.state_dict())
         for shape in order:
             x = torch.rand(*shape, 4)
