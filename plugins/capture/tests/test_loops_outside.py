@@ -385,6 +385,37 @@ class WithRowsOfTable(Base):
         return h
 
 
+@served(most=21)
+class TakesWhileThereIsOne(Base):
+    def forward(self, x):
+        h = x[:, 0] * 0
+        more = [x[:, 0]] * 30
+        for t in range(x.size(1)):
+            h = self.cell(x[:, t], h)
+            if more:
+                h = h + more.pop()
+        return h
+
+
+@served()
+class TakesAll(Base):
+    def forward(self, x):
+        h = x[:, 0] * 0
+        more = list(x.unbind(1))
+        for _ in range(x.size(1)):
+            h = self.cell(more.pop(), h)
+        return h
+
+
+@served()
+class TakesFromQueue(Base):
+    def forward(self, x):
+        queue = [x[:, 0] * 0]
+        for t in range(x.size(1)):
+            queue.append(self.cell(x[:, t], queue.pop(0)))
+        return queue[0]
+
+
 class Settings:
     prefix = "text_"
     blocks = ("plain", "scaled")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import (
     BuiltinMethodType,
     FrameType,
@@ -37,31 +37,37 @@ class PlainStates:
     def __init__(self, outside: Unchanged) -> None:
         self._outside = outside
         self._changing: dict[int, None] = {}
+        # By loop, the lengths of its lists of tensors when its latest turn began.
+        self._lengths: dict[tuple[int, int], dict[int, int]] = {}
         self.keeps_lists = False
 
-    def of(self, frame: FrameType, turn: int) -> str:
+    def of(self, frame: FrameType, turn: int, left: int) -> str:
         """Return a text that changes if any plain value that the code can read changes.
 
         Tensors and symbolic numbers do not count, because the graph holds computations with them.
         Of a list of tensors, only its emptiness counts, because the tracer sees a read of its
-        length.
+        length. If it gets shorter from turn to turn, its length counts, because it will be empty,
+        unless the turns use it up.
 
         Args:
             frame: the frame of the code.
             turn: the number of the turn that begins. A comparison of all reached objects is slow,
                 so only turns 0, 1, 2, 4, 8 and so on make it. Other turns compare the objects that
                 have changed before.
+            left: the number of turns after it.
         """
-        state = _State()
+        place = id(frame), frame.f_lasti
+        state = _State(self._lengths.get(place, {}) if turn else {}, left)
         # A comprehension keeps its iterator in a variable whose name is no identifier.
         named = [(name, each) for name, each in frame.f_locals.items() if name.isidentifier()]
         inside = [(name, state.of(value)) for name, value in named]
         # In one pass, so that the objects stay alive and their ids stay unique.
         is_whole = turn & (turn - 1) == 0
         changed = list(self._outside.differing(None if is_whole else self._changing))
-        self._changing |= dict.fromkeys(place for place, _, _ in changed)
+        self._changing |= dict.fromkeys(number for number, _, _ in changed)
         self.keeps_lists |= any(keeps_list(now, was) for _, now, was in changed)
-        outside = [(place, *_different(now, was, state.of)) for place, now, was in changed]
+        outside = [(number, *_different(now, was, state.of)) for number, now, was in changed]
+        self._lengths[place] = state.lengths
         return repr((inside, outside))
 
 
@@ -77,11 +83,22 @@ def _different(now: Any, was: Any, form: Callable[[Any], object]) -> Iterator[ob
 
 
 class _State:
-    """The plain state of values, each read once."""
+    """The plain state of values, each read once.
 
-    def __init__(self) -> None:
+    Args:
+        before: the lengths of lists of tensors one turn earlier, by the number of the object.
+        left: the number of turns after this one.
+
+    Attributes:
+        lengths: the lengths now.
+    """
+
+    def __init__(self, before: Mapping[int, int], left: int) -> None:
+        self._before = before
+        self._left = left
         # By ``id``, the number of the object.
         self._seen: dict[int, int] = {}
+        self.lengths: dict[int, int] = {}
 
     def of(self, value: Any) -> object:
         """Return the state of a value, whose text is equal for equal states."""
@@ -99,9 +116,12 @@ class _State:
             return kind, self._seen[id(value)]
         if len(self._seen) > _MOST_OBJECTS:
             return _unlike_any()
-        self._seen[id(value)] = len(self._seen)
+        number = self._seen[id(value)] = len(self._seen)
         if kind is list and holds_tensors(value):
-            return list
+            length = self.lengths[number] = len(value)
+            taken = self._before.get(number, 0) - length
+            is_used_up = length == taken * (self._left + 1)
+            return list if taken <= 0 or is_used_up else (list, length)
         return kind, *self._inside(kind, value)
 
     def _inside(self, kind: type, value: Any) -> Iterable[object]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import builtins
 import dis
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Any, Protocol, Self, SupportsIndex
@@ -44,8 +45,15 @@ class TurnListener(SizeListener, Protocol):
     def count(self, number: Any) -> Any:
         """Return the plain number, and record that it is a number of turns."""
 
-    def begin_turn(self, turn: int, loop: int, frame: FrameType) -> None:
-        """Record the start of a turn, with the plain state of the code."""
+    def begin_turn(self, turn: int, loop: int, frame: FrameType, left: int) -> None:
+        """Record the start of a turn, with the plain state of the code.
+
+        Args:
+            turn: the number of the turn.
+            loop: the number of the loop.
+            frame: the frame of the code.
+            left: the number of turns after it; 0 if it is not known.
+        """
 
     def begin_item(self, index: int) -> None:
         """Record the start of a turn that reads an item of an argument, before the model runs."""
@@ -143,15 +151,23 @@ class _Iteration:
         listener: records the turns.
         loop: the number of the loop.
         is_whole: whether its length depends only on a size.
+        source: the iterator that ``items`` read, if it knows how many are left.
 
     Attributes:
         is_direct: whether a ``for`` statement iterates over it directly.
     """
 
     def __init__(
-        self, items: Iterator[Any], listener: TurnListener, loop: int, *, is_whole: bool
+        self,
+        items: Iterator[Any],
+        listener: TurnListener,
+        loop: int,
+        *,
+        is_whole: bool,
+        source: Iterator[Any] | None = None,
     ) -> None:
         self._items = items
+        self._source = items if source is None else source
         self._listener = listener
         self._loop = loop
         self._turn = -1
@@ -168,7 +184,8 @@ class _Iteration:
         if self.is_direct and self._listener.is_recording():
             frame = user_frame()
             if frame is not None:
-                self._listener.begin_turn(self._turn, self._loop, frame)
+                left = operator.length_hint(self._source)
+                self._listener.begin_turn(self._turn, self._loop, frame, left)
         return item
 
     def __length_hint__(self) -> int:
@@ -272,7 +289,7 @@ class _Turns(Sequence[int]):
 
     def _iteration(self, numbers: Iterator[int]) -> _Iteration:
         turns = map(self._number, numbers)
-        return _Iteration(turns, self._listener, self._loop, is_whole=self.is_whole)
+        return _Iteration(turns, self._listener, self._loop, is_whole=self.is_whole, source=numbers)
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -113,10 +113,10 @@ class Sizes:
             self._recorder.call("function", COUNT, args, {})
         return number.plain()
 
-    def begin_turn(self, turn: int, loop: int, frame: FrameType) -> None:
+    def begin_turn(self, turn: int, loop: int, frame: FrameType, left: int) -> None:
         """See :class:`TurnListener`."""
         if self._states is not None and not self._recorder.is_sealed:
-            state = self._states.of(frame, turn)
+            state = self._states.of(frame, turn, left)
             self._recorder.call("function", BEGIN, (turn, loop), {}, state)
 
     def begin_item(self, index: int) -> None:
