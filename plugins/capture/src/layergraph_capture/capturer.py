@@ -223,14 +223,14 @@ class EagerCapturer(Capturer):
             if refusal is not None and not self._tables.is_on:
                 raise refusal
             self._tables.give_up()
-            self._begin_anew()
+            self._begin_again()
             return False
         if not self._short_runs.is_short:
             return True
         if self._short_runs.is_compared and is_like_model(ir, index, self._constants, given):
             return True
         self._short_runs.give_up()
-        self._begin_anew()
+        self._begin_again()
         return False
 
     def _is_like_later_calls(self, ir: Ir) -> bool:
@@ -250,20 +250,20 @@ class EagerCapturer(Capturer):
     def retries(self) -> bool:
         """See :class:`Capturer`."""
         if self._short_runs.goes_on() or self._tables.begin():
-            self._begin_anew()
+            self._begin_again()
             return True
         if self._saved.are_needed and not self._saved.are_kept:
             self._saved.are_kept = True
-            self._begin_anew()
+            self._begin_again()
             return True
         # Code may need plain results of int() and float(), for example to index a numpy array.
         if not (self._conversions.keep_origins and self._conversions.have_kept):
             return False
         self._conversions.keep_origins = False
-        self._begin_anew()
+        self._begin_again()
         return True
 
-    def _begin_anew(self) -> None:
+    def _begin_again(self) -> None:
         """Forget the runs, and take the example of the capture that follows."""
         runs = self._short_runs
         example = runs.example if runs.is_short else None
