@@ -180,7 +180,7 @@ def test_reasons_are_for_who_asks_and_no_conversion_stops(site: Site):
     site.add("aaa", DECLINES)
     site.add("layergraph-mmm")
     assert Torch2Ir(loaded(site)).convert(LINEAR)["root"].data == {"by": "layergraph-mmm"}
-    assert lg.decline("nobody listens") is None
+    assert lg.decline("no one listens") is None
 
 
 def test_one_that_fails_keeps_those_behind_it_from_answering(explained, site: Site):
@@ -275,7 +275,7 @@ def test_why_a_row_declines():
         assert "it is traced through" in str(explanation)
 
 
-def test_of_a_module_with_hooks_nobody_is_asked():
+def test_no_handler_is_asked_about_a_module_with_hooks():
     module = nn.Linear(1, 2)
     module.register_forward_hook(lambda *_: None)
     explanation = lg.explain(module)

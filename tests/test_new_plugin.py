@@ -66,8 +66,8 @@ print(json.dumps([winner and winner.distribution, len(installed_plugins())]))
 def test_installed_it_passes_its_own_tests_and_answers(
     made: Path, complete: Environment, tmp_path: Path
 ) -> None:
-    nobody, before = complete.report(WHO)
-    assert nobody is None
+    no_one, before = complete.report(WHO)
+    assert no_one is None
     build(tmp_path, made)
     (wheel,) = tmp_path.glob("*.whl")
     complete.pip("install", "--no-deps", wheel)

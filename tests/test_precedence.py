@@ -200,7 +200,7 @@ def test_one_that_raises_ends_it(direction: Direction, site: Site) -> None:
         direction.who(direction.converter(plugins=loaded(site)))
 
 
-def test_nobody_is_asked_about_a_module_with_forward_hooks(site: Site) -> None:
+def test_no_handler_is_asked_about_a_module_with_forward_hooks(site: Site) -> None:
     site.add("aaa")
     module = nn.Linear(1, 2)
     assert Torch2Ir(loaded(site)).convert(module)["root"].type == "linear"

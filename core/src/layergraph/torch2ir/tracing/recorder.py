@@ -118,7 +118,7 @@ class Recorder:
         for name in ("value", "call", "late"):
             vars(self).pop(name, None)
 
-    def begin_anew(self, scope: ModuleCall) -> Replaced:
+    def begin_again(self, scope: ModuleCall) -> Replaced:
         """Begin to record the other mode of a module call."""
         replaced = Replaced(scope, self.position)
         self.position += 1

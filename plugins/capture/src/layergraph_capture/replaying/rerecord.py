@@ -42,7 +42,7 @@ class Rerecording:
         self._versions = _versions(given)
         self._values = {*values_in(*scope.args, *scope.kwargs.values()), *_from_outside(scope)}
         self._result = scope.result
-        self.replaced = recorder.begin_anew(scope)
+        self.replaced = recorder.begin_again(scope)
 
     def put_back(self) -> None:
         """Restore the first recording of the module call."""
