@@ -62,9 +62,9 @@ def _taken(items: Sequence[Item], period: int) -> int:
 def _split(items: Sequence[Item], found: Sequence[Repeat]) -> tuple[Repeat, ...]:
     """Return repetitions, split where a second loop begins.
 
-    A loop begins where the numbers of turns start again, or where a turn does not take what the turn
-    before has computed, although that one did. Several loops of equally many turns may be the turns
-    of a loop around them.
+    A loop begins where the numbers of turns start again, or where a turn does not take what the
+    turn before has computed, although that one did. Several loops of equally many turns may be the
+    turns of a loop around them.
     """
     return tuple(_pieces(items, found))
 
