@@ -19,6 +19,7 @@ from layergraph_capture.loops.choice import NotAlikeError, loops_of
 from layergraph_capture.loops.counts import counts_of
 from layergraph_capture.loops.fit import NotFittedError, fitted
 from layergraph_capture.loops.item_counts import ItemCount, item_counts
+from layergraph_capture.loops.item_uses import are_read_one_by_one
 from layergraph_capture.loops.numbers import is_of_turns
 from layergraph_capture.loops.other_runs import OtherRuns, RunOn, repeats_as_often_with_other_sizes
 from layergraph_capture.loops.repeats import Item
@@ -137,6 +138,8 @@ class _Finder:
             written = _with_loops(traces)
             if written is None:
                 return None
+            if are_read_one_by_one(written[0].trace.root):
+                raise NotRollableError("code reads the items of a list one by one")
             error: Exception | None = None
             takes_parts = any(each.length.step > 1 for each in self._varied)
             for part in _Part if takes_parts else (_Part.TURN,):
