@@ -150,7 +150,7 @@ class EagerTracer(Tracer):
             trace.least_turns = self._slices.turns(keeps_lists=states.keeps_lists or is_kept)
         if self._snapshot.saves_parameters:
             self.short_runs.changes_parameters()
-        self.tables.check(trace, self.tensors.value_of, self.module_index.trained_keys())
+        self.tables.check(trace, self.tensors.value_of)
         trace.kept = {
             id(tensor): value
             for change in self.changes

@@ -7,7 +7,6 @@ from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported
 from layergraph.tensors.state import UnrunnableError
-from layergraph.torch2ir.indexing.overrides import runs_around_forward
 
 
 class Found(list[Unsupported]):
@@ -94,7 +93,7 @@ def refuse_unheld(module: nn.Module, path: str) -> None:
             f"{place_of(module, path)} is a quantized module, which a graph cannot hold; convert "
             "the model before quantizing it, or register a handler for the class"
         )
-    if not path and _has_no_forward(module) and not runs_around_forward(module):
+    if not path and _has_no_forward(module):
         raise CaptureError(
             f"{place_of(module, path)} cannot be called: it has no forward; convert the model that "
             "calls what it holds"
@@ -103,7 +102,9 @@ def refuse_unheld(module: nn.Module, path: str) -> None:
 
 def _has_no_forward(module: nn.Module) -> bool:
     cls = next(each for each in type(module).__mro__ if "forward" in vars(each))
-    return cls is nn.Module and "forward" not in vars(module)
+    has_none = cls is nn.Module and "forward" not in vars(module)
+    # A class may have a call of its own instead; that of torch's ParameterList only raises.
+    return has_none and type(module).__call__.__module__.startswith("torch.")
 
 
 def place_of(module: nn.Module, path: str) -> str:

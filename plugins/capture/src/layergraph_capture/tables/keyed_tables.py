@@ -8,7 +8,7 @@ Later calls of the model, with its own dict, are the proof that this gives the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -239,22 +239,17 @@ class TablesOfRun:
         for _, table in self._tables:
             table.begin()
 
-    def check(
-        self,
-        trace: Trace,
-        value_of: Callable[[Any], TracedValue | None],
-        trained: Collection[str],
-    ) -> None:
+    def check(self, trace: Trace, value_of: Callable[[Any], TracedValue | None]) -> None:
         """Raise if the entries depend on more than sizes and tensors that are not trained.
 
         Args:
             trace: the record of the run.
             value_of: returns the value of a tensor; None if unknown.
-            trained: the keys of the tensors of the model that need gradients.
 
         Raises:
             CaptureError: an entry does, or the code adds none.
         """
+        trained = self._module_index.trained_keys() if self._tables else ()
         for _, table in self._tables:
             kept = [value_of(each) for _, value in table.added for each in _tensors(value)]
             known = [each for each in kept if each is not None]
