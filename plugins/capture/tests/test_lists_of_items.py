@@ -245,7 +245,7 @@ class CountsForItself(Base):
         return out
 
 
-@case(items, serves=(2, 3, 5, 8))
+@case(items, serves=(2,))
 class TheFirstOnes(Base):
     def forward(self, xs):
         return sum(self.net(x) for x in xs[:2])
@@ -256,6 +256,11 @@ class TakesApart(Base):
     def forward(self, xs):
         one, other = xs
         return self.net(one) + other
+
+
+def test_items_that_code_reads_one_by_one_need_no_loop():
+    ir = lg.to_ir(TakesApart(), items(2))
+    assert "loop" not in str(ir)
 
 
 @pytest.mark.parametrize("case", CASES)

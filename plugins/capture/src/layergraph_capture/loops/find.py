@@ -138,8 +138,6 @@ class _Finder:
             written = _with_loops(traces)
             if written is None:
                 return None
-            if are_read_one_by_one(written[0].trace.root):
-                raise NotRollableError("code reads the items of a list one by one")
             error: Exception | None = None
             takes_parts = any(each.length.step > 1 for each in self._varied)
             for part in _Part if takes_parts else (_Part.TURN,):
@@ -154,6 +152,8 @@ class _Finder:
     ) -> Trace:
         records = [rolled(each, {}, folds=True) for each in written]
         candidate = Candidate(records[0], fitted(records, rounds_up=part is _Part.TURN), mode)
+        if are_read_one_by_one(candidate.record.trace.root):
+            raise NotRollableError("code reads the items of a list one by one")
         for trace in traces:
             # The calls of these runs are already those of the mode.
             check_run(candidate.record, trace, candidate.values)

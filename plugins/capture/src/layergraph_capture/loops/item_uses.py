@@ -48,6 +48,6 @@ def _reads(call: Call, containers: AbstractSet[Value]) -> bool:
     if call.target != LOOP or containers.isdisjoint(values_in(call.args[3])):
         return False
     return all(
-        isinstance(item, Call) and item.target.startswith(("operator.", "layergraph."))
+        isinstance(item, Call) and item.target.startswith((GETITEM, "layergraph."))
         for item in call.args[0].items
     )
