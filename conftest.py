@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -18,9 +19,15 @@ from layergraph.torch_versions import missing
 
 
 def pytest_configure() -> None:
-    """Compute on one thread, here and in the processes that tests start: tests run in parallel."""
+    """Set what holds here and in the processes that tests start.
+
+    Tests run in parallel, so each computes on one thread. A shell ignores interrupts in what it
+    runs in the background, and tests of interrupts need them.
+    """
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
