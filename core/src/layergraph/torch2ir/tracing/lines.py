@@ -50,6 +50,15 @@ def user_frame() -> FrameType | None:
     return _frame(is_of_user)
 
 
+def calling_frame() -> FrameType:
+    """Return the frame of the code that called layergraph."""
+    return _frame(_is_of_others) or sys._getframe(1)
+
+
+def _is_of_others(filename: str) -> bool:
+    return not is_of_layergraph(filename)
+
+
 def _frame(is_wanted: Callable[[str], bool]) -> FrameType | None:
     """Return the innermost frame whose file the predicate accepts."""
     frame: FrameType | None = sys._getframe(2)

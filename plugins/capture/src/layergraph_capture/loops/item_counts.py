@@ -11,6 +11,7 @@ import torch
 from layergraph.capturing import Example
 from layergraph.tensors.memory import copy_of
 from layergraph_capture.arguments import tensors_in
+from layergraph_capture.loops.lengths import with_arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,7 @@ class ItemCount:
             more: a further number.
         """
         resized = _Resized(self.inputs, max(self.size + turns + more, 0))
-        args, kwargs = example
-        return tuple(resized.of(each) for each in args or ()), {
-            name: resized.of(each) for name, each in (kwargs or {}).items()
-        }
+        return with_arguments(example, resized.of)
 
 
 class _Resized:

@@ -71,10 +71,7 @@ class _Resized:
 
     def call(self, example: Example) -> Example:
         """Return a call with resized copies of its tensors."""
-        args, kwargs = example
-        return tuple(self.of(each) for each in args or ()), {
-            name: self.of(each) for name, each in (kwargs or {}).items()
-        }
+        return with_arguments(example, self.of)
 
     def of(self, value: Any) -> Any:
         """Return a value with resized copies of the tensors in it."""
@@ -97,6 +94,17 @@ class _Resized:
                 # Concatenating whole copies is much faster than indexing.
                 result = torch.cat([*[result] * whole, result.narrow(dim, 0, rest)], dim)
         return result.requires_grad_(tensor.requires_grad) if result is not tensor else tensor
+
+
+def with_arguments(example: Example, of: Callable[[Any], Any]) -> Example:
+    """Return a call with what a function makes of each argument.
+
+    Args:
+        example: the call.
+        of: the function.
+    """
+    args, kwargs = example
+    return tuple(map(of, args or ())), {name: of(each) for name, each in (kwargs or {}).items()}
 
 
 def lengths(example: Example, turns: int, each: int = 1) -> Iterator[Length]:

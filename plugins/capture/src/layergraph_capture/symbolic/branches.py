@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dis
 import functools
-import sys
 from types import CodeType
 
-from layergraph.torch2ir.code_owners import is_of_layergraph, is_of_user
+from layergraph.torch2ir.code_owners import is_of_user
+from layergraph.torch2ir.tracing.lines import calling_frame
 
 # Instructions between a comparison and the jump by its result.
 _ON_THE_WAY = frozenset({"COMPARE_OP", "TO_BOOL", "UNARY_NOT", "COPY", "EXTENDED_ARG", "NOT_TAKEN"})
@@ -20,9 +20,7 @@ def selects_way() -> bool:
     only. Code that keeps the result, and code of other libraries between the model and us, is
     none either.
     """
-    frame = sys._getframe(1)
-    while is_of_layergraph(frame.f_code.co_filename) and frame.f_back is not None:
-        frame = frame.f_back
+    frame = calling_frame()
     code = frame.f_code
     return is_of_user(code.co_filename) and frame.f_lasti in _branches(code)
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import dis
 import functools
-import sys
 from collections.abc import Sequence
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
-from layergraph.torch2ir.code_owners import is_of_layergraph
+from layergraph.torch2ir.tracing.lines import calling_frame
 from layergraph.torch2ir.tracing.module_call import Call
 from layergraph_capture.symbolic.branches import is_jump, raises
 
@@ -103,9 +102,7 @@ class OpenCheck:
 
 def check_here() -> tuple[FrameType, Check | None]:
     """Return the frame of the code that compares, and the check that the comparison belongs to."""
-    frame = sys._getframe(1)
-    while is_of_layergraph(frame.f_code.co_filename) and frame.f_back is not None:
-        frame = frame.f_back
+    frame = calling_frame()
     return frame, _checks(frame.f_code).get(frame.f_lasti)
 
 

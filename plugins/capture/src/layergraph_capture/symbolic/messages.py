@@ -13,7 +13,6 @@ import functools
 import inspect
 import linecache
 import logging
-import sys
 import warnings
 from collections.abc import Iterator
 from types import CodeType, FrameType
@@ -21,7 +20,8 @@ from typing import Any
 
 import torch
 
-from layergraph.torch2ir.code_owners import is_of_layergraph, is_of_user
+from layergraph.torch2ir.code_owners import is_of_user
+from layergraph.torch2ir.tracing.lines import calling_frame
 
 # These parse whole files, for the few messages of a model.
 _MOST_FILES = 8
@@ -32,9 +32,7 @@ _FUNCTIONS = (builtins.print, warnings.warn, torch._assert)
 
 def is_in_message() -> bool:
     """Return whether the running instruction writes a number into a message, and only there."""
-    frame = sys._getframe(1)
-    while is_of_layergraph(frame.f_code.co_filename) and frame.f_back is not None:
-        frame = frame.f_back
+    frame = calling_frame()
     if frame.f_code.co_filename == logging.__file__:
         # A logger writes its arguments into the text itself.
         return True
