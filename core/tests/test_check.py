@@ -403,7 +403,7 @@ GRAPHS = {
         "implementation 'block.act'",
         "contains 'block', which contains it",
     ),
-    "an implementation that is nobody's child": Damage(
+    "an implementation that is no layer's child": Damage(
         _drop("root.children", "lin"), LIN, "no implementation has it as a child"
     ),
 }
@@ -504,7 +504,7 @@ TOGETHER = [
             "a cycle",
             "a child that is no implementation",
             "a circle of children",
-            "an implementation that is nobody's child",
+            "an implementation that is no layer's child",
         )
     },
     {
@@ -912,7 +912,7 @@ VALID = {
         lambda s, a, b: a - b,
         inputs=2,
     ),
-    "an implementation that nobody calls": Valid(
+    "an implementation that no node calls": Valid(
         _form(SEED["root"], SEED["0"], {**TWO, "name": "spare"}),
         "0.weight 0.bias spare.weight spare.bias",
         lambda s, x: _linear(s, "0", x),

@@ -284,7 +284,7 @@ DECIDES = composite(
     choose("o", "t", Ref("a"), Ref("b")),
     returns((Ref("o"), Ref("a"), Ref("c"), Ref("t"))),
 )
-IS_TOLD = composite(
+GETS_A_CONDITION = composite(
     "f",
     *given("x", "t"),
     function("a", "torch.exp", X, when=IF),
@@ -328,11 +328,11 @@ FLAT = {
     "a node": ([LOCAL], (X,), 0),
     "a tensor of the state": ([STATEFUL], (X,), 1),
     "decides": ([DECIDES], (X,), 1),
-    "is told its own condition": ([IS_TOLD], (X, Ref("t")), 2),
-    "is told another one": ([IS_TOLD], (X, Ref("t2")), 2),
-    "is told True": ([IS_TOLD], (X, True), 2),
-    "is told False": ([IS_TOLD], (X, False), 2),
-    "is told None": ([IS_TOLD], (X, None), 2),
+    "gets its own condition": ([GETS_A_CONDITION], (X, Ref("t")), 2),
+    "gets another one": ([GETS_A_CONDITION], (X, Ref("t2")), 2),
+    "gets True": ([GETS_A_CONDITION], (X, True), 2),
+    "gets False": ([GETS_A_CONDITION], (X, False), 2),
+    "gets None": ([GETS_A_CONDITION], (X, None), 2),
     "calls": ([CALLS, INNER], (X,), 2),
     "takes items": ([TAKES_ITEMS, INNER], (X,), 3),
     "a named tuple": ([A_PAIR], (X,), 1),

@@ -209,7 +209,7 @@ def test_one_mode_alone_where_that_is_wanted(given):
         rebuilt.train()(X)
 
 
-def test_modes_that_nobody_asks_for_are_not_assumed():
+def test_modes_that_no_code_asks_for_are_not_assumed():
     model = nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5))
     assert lg.to_ir(model, (X,), modes="own") == lg.to_ir(model, (X,))
 

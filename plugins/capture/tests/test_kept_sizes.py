@@ -108,7 +108,7 @@ def test_a_size_that_cannot_be_replaced_gives_an_int():
     assert type(copy.deepcopy(size)) is int
 
 
-def test_nobody_is_asked_where_no_size_is_kept(monkeypatch):
+def test_no_search_runs_where_no_size_is_kept(monkeypatch):
     from layergraph_capture.symbolic import kept_sizes
 
     asked = []

@@ -455,7 +455,7 @@ class Reshapes(Base):
 
 
 class GivesInput(nn.Module):
-    """In one mode what it was given, where nobody sees it pass."""
+    """Return the input in one mode, which no hook of ours sees."""
 
     def forward(self, x):
         return {"y": x * 2 if self.training else x}

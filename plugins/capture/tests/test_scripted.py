@@ -86,6 +86,6 @@ def test_they_are_right(function, tmp_path):
 @pytest.mark.parametrize(
     "function", [nested, changed, a_truth, as_tensor], ids=lambda each: each.name
 )
-def test_what_nobody_sees_is_refused_by_name(function):
+def test_invisible_changes_are_refused_by_name(function):
     with pytest.raises(CaptureError, match=r"aten::(as_)?tensor in scripted code"):
         lg.to_ir(Net(function), (torch.randn(3, 4),))

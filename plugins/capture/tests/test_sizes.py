@@ -214,7 +214,7 @@ def test_what_keeps_the_origin_assumes_nothing():
 
 
 def _keyed(number):
-    # The text alone is for messages, until somebody looks at it.
+    # The text alone is for messages, until code reads it.
     return {str(number): 1}
 
 

@@ -259,11 +259,11 @@ def test_check_refuses_an_integer_that_is_too_long_to_print(cli, tmp_path):
 
 def test_check_tells_all_broken_rules_and_others_the_first(cli, tmp_path, parts, document):
     node = damaged._node(document)
-    node["args"] += [{"ref": "nobody"}, {"ref": "no one"}]
+    node["args"] += [{"ref": "missing"}, {"ref": "no one"}]
     path = damaged._with(tmp_path / "m.safetensors", parts, document)
     done = cli("check", path)
     assert len(done.out.splitlines()) == 4
-    cli("show", path).refused("'nobody'", "(and 3 more: layergraph check lists them)")
+    cli("show", path).refused("'missing'", "(and 3 more: layergraph check lists them)")
 
 
 def test_diff_ends_as_diff_does(cli, net, tmp_path):
@@ -772,7 +772,7 @@ def _in_terminal(*arguments, env, cwd):
     return written.decode(), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def test_terminals_get_colours_unless_nobody_wants_them(net, tmp_path):
+def test_terminals_get_colours_unless_they_are_turned_off(net, tmp_path):
     lg.save(lg.to_ir(Net(4)), tmp_path / "wide.json")
     plain = {"FORCE_COLOR", "NO_COLOR", "COLORTERM", "CLICOLOR"}
     env = {key: value for key, value in os.environ.items() if key not in plain}

@@ -252,7 +252,7 @@ def test_structure(tmp_path, parts, document, name):
 
 
 INVALID = {
-    "dangling reference": (lambda d: _node(d)["args"].append({"ref": "nobody"}), "'nobody'"),
+    "dangling reference": (lambda d: _node(d)["args"].append({"ref": "missing"}), "'missing'"),
     "cycle": (lambda d: _node(d).update(args=[{"ref": "add"}]), "cycle"),
     "no such child": (lambda d: _root(d)["children"].append(["a", "b"]), "'b'"),
     "circle of children": (
@@ -398,7 +398,7 @@ HUGE = {
 
 
 @pytest.mark.parametrize("name", HUGE)
-def test_limits_that_nobody_set(tmp_path, name):
+def test_limits_that_no_call_sets(tmp_path, name):
     data, limit = HUGE[name]
     path = _of_implementations(tmp_path, [{"name": "root", "type": name, "data": data}])
     _refused_model(path, rf"Limits\({limit}=", FileError)
@@ -421,7 +421,7 @@ def test_limits_count_each_of_many_layers_that_are_alike(tmp_path, limit, needed
         lg.load_model(path, limits=lg.Limits(**{limit: needed - 1}))
 
 
-def test_many_children_that_nobody_set_a_limit_for(tmp_path):
+def test_many_children_without_a_limit_of_their_own(tmp_path):
     rows = [[str(number), "row"] for number in range(1001)]
     cells = [[str(number), "cell"] for number in range(1001)]
     listed = [

@@ -201,7 +201,7 @@ def test_the_old_arguments_are_said_as_a_reduction():
 
 
 @pytest.mark.filterwarnings("error")
-def test_the_old_name_warns_nobody_who_converts():
+def test_the_old_name_gives_no_warning_in_a_conversion():
     with pytest.warns(FutureWarning):
         loss = nn.NLLLoss2d(WEIGHTS)
     rebuilt = lg.to_torch(lg.to_ir(loss), loss.state_dict())

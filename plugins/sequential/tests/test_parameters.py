@@ -92,7 +92,7 @@ HOLDERS = {
 
 @pytest.mark.parametrize("default", [torch.float32, torch.float64])
 @pytest.mark.parametrize("make", HOLDERS.values(), ids=HOLDERS.keys())
-def test_they_come_back_where_nobody_reads_them(make, default):
+def test_they_come_back_where_no_code_reads_them(make, default):
     model = Holding(make())
     ir = lg.to_ir(model)
     was = torch.get_default_dtype()

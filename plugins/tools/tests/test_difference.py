@@ -133,7 +133,7 @@ def _check_form(difference, what):
     json.dumps(difference.to_dict(), allow_nan=False)
 
 
-# --- what is told ---
+# --- texts ---
 
 
 class Model(nn.Module):

@@ -1,4 +1,4 @@
-"""The page in a browser: nothing here is told of the page that Chromium did not do."""
+"""The page in a browser: each statement about it is seen in Chromium."""
 
 from __future__ import annotations
 
