@@ -115,8 +115,7 @@ class _Region:
         )
         if not _are_closed(level.items):
             raise NotRollableError("a region begins in one turn and ends in another")
-        written.only_parts = all(_is_part(item) for item in self._turns[0])
-        if written.only_parts:
+        if all(_is_part(item) for item in self._turns[0]):
             writer.note_parts(written)
         elif not self._is_certain or self._growing:
             writer.uncertain.add(self._call)

@@ -68,7 +68,6 @@ class WrittenLoop:
         slots: the values of a turn, in the new record.
         finals: the index in the result for each carried slot and distance from the last turn.
         carried: the number of carried values.
-        only_parts: whether its turns only read elements.
         lists: the list of each collected slot.
         readers: the readers of lists: a loop that reads one value in each turn, or None.
     """
@@ -80,7 +79,6 @@ class WrittenLoop:
     slots: list[Any]
     finals: dict[tuple[int, int], int]
     carried: int
-    only_parts: bool = False
     lists: dict[int, TracedValue] = field(default_factory=dict)
     readers: list[Call | None] = field(default_factory=list)
 
