@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import dis
 import enum
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from numbers import Number
@@ -113,7 +114,8 @@ def _reads_like_its_keys(result: Mapping[Any, Any]) -> bool:
 
 def _with_fields(result: Any, found: dict[Any, Any]) -> dict[Any, Any]:
     """Return an output with the fields of an object; a dict if their names allow none."""
-    names, cls = [*found], type(result)
+    names: list[Any] = [*found]
+    cls: Any = type(result)
     if isinstance(result, dict) and dataclasses.is_dataclass(result):
         fields = [field.name for field in dataclasses.fields(result)]
         absent = [each for each in fields if each not in found]
@@ -131,6 +133,8 @@ def _with_fields(result: Any, found: dict[Any, Any]) -> dict[Any, Any]:
     return output_class(cls.__name__, *said, *[(TO_TUPLE, nested)][: nested != ()])(found)
 
 
+# A model returns objects of a few classes, and to read the code of all their properties is slow.
+@functools.lru_cache(maxsize=256)
 def _aliases(cls: type) -> list[tuple[str, str]]:
     """Return the properties of a class that give another attribute, with the name of that."""
     found = []

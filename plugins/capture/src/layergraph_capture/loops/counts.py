@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -88,15 +89,33 @@ def _repeated(trace: Trace) -> Iterator[tuple[int, frozenset[int]]]:
     # In this run, the numbers of turns are plain numbers.
     forms = Forms((int, float))
     for scope in inside_out(trace.root):
-        items = scope.items
-        for each in repeats(forms.of(items)):
-            starts = [(each.start, each)]
-            starts += [(each.start + inner.start, inner) for inner in each.inside]
-            for start, repeat in starts:
-                turn = items[start : start + repeat.period]
-                if any(map(_computes, turn)):
-                    after = items[start + repeat.period :][: repeat.period]
-                    yield repeat.turns, frozenset(steps_in(turn, after))
+        for items in _segments(scope.items):
+            for each in repeats(forms.of(items)):
+                starts = [(each.start, each)]
+                starts += [(each.start + inner.start, inner) for inner in each.inside]
+                for start, repeat in starts:
+                    turn = items[start : start + repeat.period]
+                    if any(map(_computes, turn)):
+                        after = items[start + repeat.period :][: repeat.period]
+                        yield repeat.turns, frozenset(steps_in(turn, after))
+
+
+def _segments(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Yield the parts of a sequence that may contain turns: equal turns compute by equal targets.
+
+    To compare the targets costs much less than to compare the arguments and the insides.
+    """
+    targets = [_target(item) if _computes(item) else None for item in items]
+    count = Counter(targets)
+    start = 0
+    for end in [n for n, each in enumerate(targets) if count[each] == 1 and each] + [len(items)]:
+        if repeats([each for each in targets[start:end] if each is not None]):
+            yield items[start:end]
+        start = end + 1
+
+
+def _target(item: Item) -> object:
+    return (item.path,) if isinstance(item, ModuleCall) else item.target
 
 
 def _computes(item: Item) -> bool:

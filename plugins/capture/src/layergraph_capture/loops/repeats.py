@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
@@ -129,7 +129,7 @@ def form_of(value: Value, numbers: tuple[type, ...] = (int,)) -> object:
     return (kind.__name__, keys, *[form_of(each, numbers) for each in inside])
 
 
-def repeats(forms: Sequence[int]) -> tuple[Repeat, ...]:
+def repeats(forms: Sequence[Hashable]) -> tuple[Repeat, ...]:
     """Return the repetitions in a sequence, from left to right; they do not overlap.
 
     Args:
@@ -138,7 +138,7 @@ def repeats(forms: Sequence[int]) -> tuple[Repeat, ...]:
     return tuple(_repeats(forms, 0))
 
 
-def _repeats(forms: Sequence[int], offset: int) -> Iterator[Repeat]:
+def _repeats(forms: Sequence[Hashable], offset: int) -> Iterator[Repeat]:
     best = _best(forms)
     if best is None:
         return
@@ -148,7 +148,7 @@ def _repeats(forms: Sequence[int], offset: int) -> Iterator[Repeat]:
     yield from _repeats(forms[best.end :], offset + best.end)
 
 
-def _best(forms: Sequence[int]) -> Repeat | None:
+def _best(forms: Sequence[Hashable]) -> Repeat | None:
     """Return the first repetition of the most items with the shortest period."""
     count = len(forms)
     if len(set(forms)) == count:
@@ -171,7 +171,7 @@ def _best(forms: Sequence[int]) -> Repeat | None:
     return best
 
 
-def _planes(forms: Sequence[int]) -> list[int]:
+def _planes(forms: Sequence[Hashable]) -> list[int]:
     """Return integers whose bits, at the place of an item, are the bits of its number.
 
     A comparison of all items with those one period later is then a few operations on integers.
