@@ -181,6 +181,21 @@ def recorded(monkeypatch):
     return calls
 
 
+class NoTurns(Base):
+    """Compute many values, in an order that never repeats four times."""
+
+    def forward(self, x):
+        h = x[:, 0] if x.shape[1] > 64 else x[:, 1]
+        for number in range(200):
+            h = h + 1 if number.bit_count() % 2 else torch.tanh(h)
+        return h
+
+
+def test_a_run_without_turns_is_not_left(recorded):
+    lg.to_ir(NoTurns(), (torch.randn(1, 4096, 4),), modes="own")
+    assert len(recorded) == 201
+
+
 @pytest.mark.parametrize(
     ("kind", "given"),
     [
