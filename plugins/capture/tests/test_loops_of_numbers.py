@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from layergraph_capture.loops.frame_state import is_plain
 from plugins.capture.tests.loop_cases import Base, LoopCases, check_loop
 
 CASES = LoopCases()
@@ -141,3 +142,11 @@ class SecondPartFirst(Base):
 @CASES.parametrized
 def test_a_loop_of_numbers_and_objects(case, training, tmp_path):
     check_loop(case, training, tmp_path)
+
+
+def test_settings_that_contain_themselves_are_plain():
+    settings = {"scale": 0.5}
+    settings["itself"] = [settings]
+    assert is_plain([settings])
+    settings["layer"] = nn.Linear(1, 1)
+    assert not is_plain([settings])
