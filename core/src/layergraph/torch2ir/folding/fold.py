@@ -204,7 +204,7 @@ class _Folding:
         if module_info.answer is None:
             return False
         called = [item for item in scope.items if isinstance(item, ModuleCall)]
-        if any(item.function for item in called):
+        if any(item.function for item in called) or any(map(_computes, scope.items)):
             return False
         return self._is_plain(scope) and all(
             item not in self._dissolved and self._is_plain(item) and not self._calls_itself(item)
@@ -294,6 +294,15 @@ class _Folding:
         if answer is None:
             return Implementation(type=MODULE)
         return Implementation(type=answer.type, data=answer.data)
+
+
+def _computes(item: Call | ModuleCall) -> bool:
+    """Return whether an item of a module call is a function, other than a guard."""
+    return (
+        isinstance(item, Call)
+        and item.kind == "function"
+        and not item.target.startswith("layergraph.assume")
+    )
 
 
 def _free_root_name(module_index: ModuleIndex) -> str:

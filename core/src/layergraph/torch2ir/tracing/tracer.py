@@ -91,6 +91,7 @@ class Tracer(WayOfTracing):
         self.watch = Watch(module_index.reach.enter, module_index.reach.codes)
         self.is_around_forward = False
         self._thread = 0
+        self._set_modes: set[ModuleInfo] = set()
 
     # --- running ---
 
@@ -290,8 +291,18 @@ class Tracer(WayOfTracing):
     def mode_read(self, module: nn.Module, training: bool) -> None:
         """Record that code reads ``training`` of a module."""
         module_info = self.module_index.get(module) if self.is_recording() else None
-        if module_info is not None:
+        if module_info is not None and module_info not in self._set_modes:
             self.recorder.call("mode", module_info.path, (training,), {}, code_place())
+
+    def mode_set(self, module: nn.Module) -> None:
+        """Record that code sets ``training`` of a module.
+
+        What this changes depends on the mode before it. Later reads do not.
+        """
+        module_info = self.module_index.get(module) if self.is_recording() else None
+        if module_info is not None and module_info not in self._set_modes:
+            self.recorder.call("mode", module_info.path, (), {}, code_place())
+            self._set_modes.add(module_info)
 
 
 def takes(module: nn.Module, args: Any, kwargs: Any) -> bool:

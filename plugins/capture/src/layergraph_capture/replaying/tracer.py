@@ -244,6 +244,14 @@ class ReplayTracer(EagerTracer):
         self._asked_mode = True
         super().mode_read(module, training)
 
+    def mode_set(self, module: nn.Module) -> None:
+        """See :class:`Tracer`. The capturer then runs the whole model in the other mode."""
+        if self._replayer is not None:
+            self._replayer.diverge()
+        if not self.switch.depth:
+            self._log.give_up()
+        super().mode_set(module)
+
     def refuse(self, reason: str, line: str = "") -> None:
         """See :class:`Tracer`."""
         if self._replayer is not None:
