@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from layergraph.errors import InvalidIrError, Place, Problem, StateError
+from layergraph.errors import ArgumentError, InvalidIrError, Place, Problem, StateError
 from layergraph.gc_pause import gc_paused
 from layergraph.ir import (
     BODY,
@@ -38,11 +38,17 @@ class Workspace:
     Raises:
         InvalidIrError: the IR breaks a rule.
         StateError: the state dict has a key that no layer of the IR has.
+        ArgumentError: an argument has another type.
     """
 
     @gc_paused()
     def __init__(self, ir: Ir, state: Mapping[str, torch.Tensor] | None) -> None:
         check(ir)
+        if state is not None and not isinstance(state, Mapping):
+            raise ArgumentError(
+                f"a {type(state).__name__} stands where the state dict belongs; "
+                "model.state_dict() gives one"
+            )
         self.has_state = state is not None
         copy = ir.copy()
         self.layers = Layers((name, WorkingLayer(each)) for name, each in copy.items())
