@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import layergraph as lg
-from layergraph.errors import ArgumentError
+from layergraph.errors import ArgumentError, StateError
 
 MODEL = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
 FUNCTIONS = {
@@ -35,5 +35,5 @@ def test_something_else_in_the_place_of_the_ir_is_named(name, given):
 @pytest.mark.parametrize("given", [3, "x", MODEL, [1], torch.ones(2)])
 @pytest.mark.parametrize("function", [lg.edit, lg.extract])
 def test_something_else_in_the_place_of_the_state_dict_is_named(function, given):
-    with pytest.raises(ArgumentError, match="stands where the state dict belongs"):
+    with pytest.raises(StateError, match="stands where the state dict belongs"):
         function(lg.to_ir(MODEL), given)

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from layergraph.errors import ArgumentError, InvalidIrError, Place, Problem, StateError
+from layergraph.errors import InvalidIrError, Place, Problem, StateError
 from layergraph.gc_pause import gc_paused
 from layergraph.ir import (
     BODY,
@@ -37,15 +37,15 @@ class Workspace:
 
     Raises:
         InvalidIrError: the IR breaks a rule.
-        StateError: the state dict has a key that no layer of the IR has.
-        ArgumentError: an argument has another type.
+        ArgumentError: another object stands in the place of the IR.
+        StateError: the state dict is none, or has a key that no layer of the IR has.
     """
 
     @gc_paused()
     def __init__(self, ir: Ir, state: Mapping[str, torch.Tensor] | None) -> None:
         check(ir)
         if state is not None and not isinstance(state, Mapping):
-            raise ArgumentError(
+            raise StateError(
                 f"a {type(state).__name__} stands where the state dict belongs; "
                 "model.state_dict() gives one"
             )

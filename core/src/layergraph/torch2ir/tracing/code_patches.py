@@ -83,13 +83,13 @@ def _training(tracer: Tracer) -> property:
     def get(module: nn.Module) -> bool:
         value: bool = module.__dict__["training"]
         if tracer.is_in_thread():
-            tracer.mode_read(module, value)
+            tracer.mode_used(module, value)
         return value
 
     def put(module: nn.Module, value: bool) -> None:
         # An assignment that changes nothing in this mode may change something in the other one.
         if tracer.is_in_thread():
-            tracer.mode_set(module)
+            tracer.mode_used(module, None)
         module.__dict__["training"] = value
 
     return property(get, put)
