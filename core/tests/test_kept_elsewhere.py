@@ -276,8 +276,10 @@ class _Briefly(nn.Module):
         return x
 
 
-@both_ways
-@pytest.mark.parametrize(("name", "value"), [("training", False), ("p", 0.1)])
+@pytest.mark.parametrize(
+    ("name", "value", "with_inputs"),
+    [("training", False, False), ("p", 0.1, False), ("p", 0.1, True)],
+)
 def test_a_leaf_that_is_changed_for_a_call_is_refused(name, value, with_inputs):
     with pytest.raises(CaptureError, match="change of 'drop' that lasts for a call"):
         captured(_Briefly(name, value), with_inputs=with_inputs)

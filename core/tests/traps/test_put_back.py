@@ -30,7 +30,7 @@ class ChangesLeafForAWhile(WithDropout):
         return y
 
 
-@refused("drop|mode|training")
+@exact()
 class ChangesModeForAWhile(WithDropout):
     def forward(self, x):
         was = self.drop.training

@@ -148,7 +148,7 @@ _REFUSED_METHODS = frozenset(
     "to_dlpack typed_storage untyped_storage".split()
 )
 _REFUSED_ATTRIBUTES = frozenset(
-    "grad grad_dtype grad_fn is_leaf name output_nr retains_grad volatile".split()
+    "grad grad_dtype grad_fn name output_nr retains_grad volatile".split()
 )
 
 # Prefixes of operators that no node may call: kernels of one backend, and operators that do not

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from layergraph.errors import InvalidIrError, Problem
+from layergraph.errors import ArgumentError, InvalidIrError, Problem
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.rules.problems import Problems, TooManyProblemsError
 
@@ -36,6 +36,7 @@ def check(ir: Implementations) -> None:
 
     Raises:
         InvalidIrError: the IR breaks rules; the error lists them.
+        ArgumentError: the argument is no IR.
 
     Example:
         >>> from layergraph.errors import InvalidIrError
@@ -81,6 +82,10 @@ def find_problems(ir: Implementations) -> list[Problem]:
 
 
 def _found(stages: _Stages, ir: Implementations) -> list[Problem]:
+    if not isinstance(ir, Implementations):
+        raise ArgumentError(
+            f"a {type(ir).__name__} stands where the Ir belongs; layergraph.to_ir(model) gives one"
+        )
     problems = Problems()
     with suppress(TooManyProblemsError):
         for stage in stages:

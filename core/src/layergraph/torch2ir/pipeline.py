@@ -141,7 +141,7 @@ def _captured(
             ir = _both(request.module_index, capturer, trace, tensors)
             if ir is not None:
                 return ir
-        guard_modes(trace)
+        guard_modes(request.module_index, trace)
     return Folded(request.module_index, trace, tensors).ir
 
 

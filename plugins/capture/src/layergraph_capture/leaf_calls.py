@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from layergraph.torch2ir.indexing.leaves import (
-    has_other_tensors,
     is_changed,
     is_untouched,
+    may_trace_into,
     note_left,
 )
 from layergraph.torch2ir.indexing.module_index import ModuleInfo
@@ -84,7 +84,7 @@ class LeafCalls:
         run = self._run
         if not is_changed(module_info, run.trains):
             return False
-        is_swapped = has_other_tensors(module_info, run.trains)
+        is_swapped = may_trace_into(module_info)
         if not is_swapped:
             run.refuse(f"a change of {module_info.path!r} that lasts for a call")
         return is_swapped

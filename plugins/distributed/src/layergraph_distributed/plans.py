@@ -23,7 +23,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 from layergraph.errors import ArgumentError, BuildError, LayergraphError, first_line
-from layergraph.ir import Ir
+from layergraph.ir import Ir, check
 
 Table: TypeAlias = Mapping[str, str | Sequence[str]]
 Style: TypeAlias = str | ParallelStyle
@@ -74,6 +74,7 @@ def annotate_plan(ir: Ir, plan: Table) -> Ir:
         >>> planned["0"].data["layergraph.parallel"]
         ('colwise',)
     """
+    check(ir)
     copy = Ir.from_dict(ir.to_dict())
     layers = dict(_layers(copy))
     styles = _by_path(plan, list(layers))

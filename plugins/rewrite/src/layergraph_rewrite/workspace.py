@@ -37,12 +37,18 @@ class Workspace:
 
     Raises:
         InvalidIrError: the IR breaks a rule.
-        StateError: the state dict has a key that no layer of the IR has.
+        ArgumentError: another object stands in the place of the IR.
+        StateError: the state dict is none, or has a key that no layer of the IR has.
     """
 
     @gc_paused()
     def __init__(self, ir: Ir, state: Mapping[str, torch.Tensor] | None) -> None:
         check(ir)
+        if state is not None and not isinstance(state, Mapping):
+            raise StateError(
+                f"a {type(state).__name__} stands where the state dict belongs; "
+                "model.state_dict() gives one"
+            )
         self.has_state = state is not None
         copy = ir.copy()
         self.layers = Layers((name, WorkingLayer(each)) for name, each in copy.items())

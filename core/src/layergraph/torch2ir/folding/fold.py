@@ -8,6 +8,7 @@ and results need no special case.
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -206,6 +207,9 @@ class _Folding:
         called = [item for item in scope.items if isinstance(item, ModuleCall)]
         if any(item.function for item in called):
             return False
+        # Most containers only call modules, which this finds out without Python code for each.
+        if "function" in map(_KIND, scope.items) and any(map(_computes, scope.items)):
+            return False
         return self._is_plain(scope) and all(
             item not in self._dissolved and self._is_plain(item) and not self._calls_itself(item)
             for item in called
@@ -294,6 +298,18 @@ class _Folding:
         if answer is None:
             return Implementation(type=MODULE)
         return Implementation(type=answer.type, data=answer.data)
+
+
+_KIND = operator.attrgetter("kind")
+
+
+def _computes(item: Call | ModuleCall) -> bool:
+    """Return whether an item of a module call is a function, other than a guard."""
+    return (
+        isinstance(item, Call)
+        and item.kind == "function"
+        and not item.target.startswith("layergraph.assume")
+    )
 
 
 def _free_root_name(module_index: ModuleIndex) -> str:

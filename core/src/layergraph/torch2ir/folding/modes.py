@@ -46,11 +46,13 @@ def merged(module_index: ModuleIndex, one: Ir, other: Ir, readings: set[ModeRead
         return None
 
 
-def guard_modes(trace: Trace) -> None:
-    """Turn each recorded read of a mode into a guard."""
+def guard_modes(module_index: ModuleIndex, trace: Trace) -> None:
+    """Turn each recorded use of a mode into a guard."""
     for call in mode_calls(trace.scopes):
         where = f"training of {call.target or 'the model'!r} ({call.where})"
-        call.args = (ModeRead(call.target), call.args[0], where)
+        # Code that sets the mode reads none; the guard is for the mode before the call.
+        training = call.args[0] if call.args else module_index.at(call.target).module.training
+        call.args = (ModeRead(call.target), training, where)
         call.kind, call.target = "function", _ASSUME
         call.value.wish = assume.__name__
 

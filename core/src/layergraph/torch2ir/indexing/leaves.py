@@ -35,10 +35,8 @@ def is_as_found(module_info: ModuleInfo) -> bool:
     return are_one(_members(module_info), module_info.as_left)
 
 
-def has_other_tensors(module_info: ModuleInfo, trains: dict[ModuleInfo, bool]) -> bool:
-    """Return whether only the tensors of a leaf differ, as in ``functional_call``."""
-    if vars(module_info.module)["training"] != trains[module_info]:
-        return False
+def may_trace_into(module_info: ModuleInfo) -> bool:
+    """Return whether only the mode or the tensors of a leaf differ, as in ``functional_call``."""
     step = len(_REGISTERED) + 1
     return all(
         now.keys() == was.keys() if 0 < place % step <= _OF_TENSORS else are_one(now, was)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def module_patches(tracer: Tracer) -> Iterator[Patch]:
-    """Yield the patches that record calls of modules, and reads of ``training``."""
+    """Yield the patches that record calls of modules, and uses of ``training``."""
     # Module.__call__ calls this one. __call__ itself is a slot: replacing a slot updates every
     # subclass, which is slow.
     yield nn.Module, "_call_impl", _module_call(tracer, nn.Module._call_impl)
@@ -83,10 +83,13 @@ def _training(tracer: Tracer) -> property:
     def get(module: nn.Module) -> bool:
         value: bool = module.__dict__["training"]
         if tracer.is_in_thread():
-            tracer.mode_read(module, value)
+            tracer.mode_used(module, value)
         return value
 
     def put(module: nn.Module, value: bool) -> None:
+        # An assignment that changes nothing in this mode may change something in the other one.
+        if tracer.is_in_thread():
+            tracer.mode_used(module, None)
         module.__dict__["training"] = value
 
     return property(get, put)

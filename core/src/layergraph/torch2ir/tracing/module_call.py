@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
@@ -185,6 +185,7 @@ class ModuleCall:
     A function stands before the call that takes it, in the same module call.
 
     Attributes:
+        kind: says, as that of a :class:`Call`, that this is no call of a function or a layer.
         path: the path of the module.
         parent: the module call around it; None for the call of the model.
         start: the first position inside.
@@ -202,6 +203,7 @@ class ModuleCall:
         function: the name of the function; empty for a module call.
     """
 
+    kind: ClassVar[str] = "module call"
     path: str
     parent: ModuleCall | None
     start: int

@@ -32,6 +32,7 @@ from layergraph.torch2ir.tracing.environment import environment
 from layergraph.torch2ir.tracing.higher_order import higher_order_calls
 from layergraph.torch2ir.tracing.jagged import jagged_tensors
 from layergraph.torch2ir.tracing.lines import code_place, first_line_of
+from layergraph.torch2ir.tracing.mode_uses import ModeUses
 from layergraph.torch2ir.tracing.module_call import Parameter, Trace
 from layergraph.torch2ir.tracing.patches import Patch, Patcher, with_room_for
 from layergraph.torch2ir.tracing.reached_code import ReachedCode
@@ -91,6 +92,7 @@ class Tracer(WayOfTracing):
         self.watch = Watch(module_index.reach.enter, module_index.reach.codes)
         self.is_around_forward = False
         self._thread = 0
+        self._mode_uses = ModeUses(module_index, self.recorder)
 
     # --- running ---
 
@@ -287,11 +289,10 @@ class Tracer(WayOfTracing):
         args = (value, self.to_literal(result), code_place())
         self.recorder.call("function", "layergraph.assume", args, {})
 
-    def mode_read(self, module: nn.Module, training: bool) -> None:
-        """Record that code reads ``training`` of a module."""
-        module_info = self.module_index.get(module) if self.is_recording() else None
-        if module_info is not None:
-            self.recorder.call("mode", module_info.path, (training,), {}, code_place())
+    def mode_used(self, module: nn.Module, training: bool | None) -> None:
+        """Record that code reads ``training`` of a module, or sets it: see :class:`ModeUses`."""
+        if self.is_recording():
+            self._mode_uses.note(module, training)
 
 
 def takes(module: nn.Module, args: Any, kwargs: Any) -> bool:

@@ -73,8 +73,8 @@ class TensorQueries:
             tensor.device.__get__: self.device,
             torch._C._set_grad_enabled: self.grad_mode,
             tensor.grad.__get__: self.gradient,
-            tensor.grad_fn.__get__: self.gradients,
-            tensor.is_leaf.__get__: self.gradients,
+            tensor.grad_fn.__get__: self.leaf,
+            tensor.is_leaf.__get__: self.leaf,
             torch.is_inference: partial(self.kind, "torch.Tensor.is_inference"),
         }
         table |= dict.fromkeys((tensor.numel, tensor.nelement, torch.numel), self.numel)
@@ -190,6 +190,13 @@ class TensorQueries:
         answer: bool = self._answer(func, args, kwargs)
         self._guards.expect_device(self._known(args[0]), kind, answer)
         return answer
+
+    def leaf(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Answer whether autograd has a function for the tensor: those that are no leaves."""
+        is_leaf = torch.Tensor.is_leaf.__get__  # type: ignore[attr-defined]
+        answer = self._answer(is_leaf, args[:1], {})
+        self._guards.expect_call("torch.Tensor.is_leaf", (self._known(args[0]),), answer)
+        return self._answer(func, args, kwargs)
 
     def gradients(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Answer whether the tensor requires gradients."""

@@ -233,8 +233,13 @@ class ReplayTracer(EagerTracer):
             self._log.give_up()
         return super().aten(func, args, kwargs)
 
-    def mode_read(self, module: nn.Module, training: bool) -> None:
-        """See :class:`Tracer`."""
+    def mode_used(self, module: nn.Module, training: bool | None) -> None:
+        """See :class:`Tracer`. If code sets a mode, the whole model runs in the other one."""
+        if training is None:
+            if self._replayer is not None:
+                self._replayer.diverge()
+            if not self.switch.depth:
+                self._log.give_up()
         module_info = self.module_index.get(module)
         replayer = self._following
         if replayer is not None:
@@ -242,7 +247,7 @@ class ReplayTracer(EagerTracer):
                 replayer.mode_read(module_info)
             return
         self._asked_mode = True
-        super().mode_read(module, training)
+        super().mode_used(module, training)
 
     def refuse(self, reason: str, line: str = "") -> None:
         """See :class:`Tracer`."""

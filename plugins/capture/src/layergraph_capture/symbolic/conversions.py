@@ -1,7 +1,8 @@
 """Stand-ins for ``int()`` and ``float()``, which would turn a symbolic number into a plain one.
 
 The code of the model finds the stand-ins in its globals. A stand-in is no type, so a module that
-uses ``int`` as a type, as in ``type(x) is int`` or ``dtype=int``, keeps the real one.
+uses ``int`` as a type, as in ``type(x) is int`` or ``dtype=int``, keeps the real one. The stand-in
+for ``type()`` returns ``int`` and ``float`` for symbolic numbers.
 """
 
 from __future__ import annotations
@@ -57,16 +58,18 @@ class ConversionPatches:
         self._stand_ins = {
             "int": (int, _stand_in(int, self._to_int)),
             "float": (float, _stand_in(float, self._to_float)),
+            "type": (type, _stand_in(type, _type)),
         }
 
     def of(self, scope: dict[str, Any]) -> Iterator[Patch]:
         """Yield the patches of the globals of a module."""
-        if not self._conversions.keep_origins:
-            return
         uses = [_uses(code) for code in _codes_of(scope) if _names_number(code)]
         for name, (original, new) in self._stand_ins.items():
             of_name = [each[name] for each in uses if name in each]
-            if of_name and all(of_name) and scope.get(name, original) is original:
+            # A lost origin leads to a guard, but a wrong type to another way of the code. So any
+            # code gets this one, also code inside functions, which is not among ``uses``.
+            is_wanted = original is type or (of_name and self._conversions.keep_origins)
+            if is_wanted and all(of_name) and scope.get(name, original) is original:
                 yield scope, name, new
 
     def _to_int(self, *args: Any, **kwargs: Any) -> Any:
@@ -95,6 +98,13 @@ class ConversionPatches:
         return number
 
 
+def _type(*args: Any, **kwargs: Any) -> Any:
+    """Return the type of a number for a symbolic one, else what ``type`` returns."""
+    if len(args) == 1 and isinstance(args[0], SymbolicNumber):
+        return args[0].__class__
+    return type(*args, **kwargs)
+
+
 def _is_real_number(tensor: torch.Tensor) -> bool:
     # This read is ours, not the model's.
     with torch._C.DisableTorchFunction():
@@ -102,7 +112,7 @@ def _is_real_number(tensor: torch.Tensor) -> bool:
 
 
 class _StandInType(type):
-    """The metaclass of stand-ins for number types."""
+    """The metaclass of stand-ins for types."""
 
     stands_for: type
     convert: Callable[..., Any]
@@ -118,7 +128,7 @@ class _StandInType(type):
 
 
 class _StandIn(metaclass=_StandInType):
-    """The base of stand-ins for number types."""
+    """The base of stand-ins for types."""
 
 
 def _stand_in(stands_for: type, convert: Callable[..., Any]) -> _StandInType:
@@ -159,18 +169,19 @@ def _code_of(member: Any, scope: Mapping[str, Any]) -> Iterator[CodeType]:
 
 
 def _names_number(code: CodeType) -> bool:
-    """Return whether code may use ``int`` or ``float``; faster than a look into a cache by code."""
+    """Return whether code may use one of the names; faster than a look into a cache by code."""
     names = code.co_names
     return (
         "int" in names
         or "float" in names
+        or "type" in names
         or any(type(each) is CodeType and _names_number(each) for each in code.co_consts)
     )
 
 
 @functools.lru_cache(maxsize=4096)
 def _uses(code: CodeType) -> dict[str, bool]:
-    """Return, for ``int`` and ``float``, whether code only calls it; without unused ones."""
+    """Return, for each of the names, whether code only calls it; without unused ones."""
     found: dict[str, bool] = {}
     taking = False
     for step in dis.get_instructions(code):
@@ -178,7 +189,7 @@ def _uses(code: CodeType) -> dict[str, bool]:
             taking = False
         elif step.opname.startswith(("LOAD_GLOBAL", "LOAD_NAME")):
             is_called = step.opname == "LOAD_GLOBAL" and bool((step.arg or 0) & 1)
-            if step.argval in ("int", "float"):
+            if step.argval in ("int", "float", "type"):
                 found[step.argval] = found.get(step.argval, True) and (is_called or taking)
             elif is_called:
                 taking = step.argval in _TAKE_TYPES
