@@ -52,7 +52,6 @@ class Decisions:
         bodies: the number of function arguments of torch that are running; inside, each question is
             a guard.
         is_in_region: whether the model's code is inside its own grad-mode region.
-        is_size_forced: whether the forced answer about a size contradicts the size.
     """
 
     def __init__(self, recorder: Recorder, guards: Guards, answers: Sequence[bool]) -> None:
@@ -73,7 +72,6 @@ class Decisions:
         self._has_more_branches = False
         self.bodies = 0
         self.is_in_region = False
-        self.is_size_forced = False
         self.made: list[Decision] = []
 
     def truth(self, value: Value, answer: bool) -> bool:
@@ -136,8 +134,6 @@ class Decisions:
             if is_over or len(self.made) == MAX_DECISIONS:
                 self._guards.expect_call(name, args, answer)
                 return answer
-            number = len(self.made)
-            self.is_size_forced |= number < len(self._answers) and self._answers[number] != answer
         return self._compare(name, args, answer, is_by_size=True, is_branch=is_branch)
 
     def _compare(
