@@ -135,8 +135,10 @@ class Sizes:
         if self._decisions is None or kind is None:
             self.assume(origin, result)
             return result
-        is_branch = kind == _BRANCH
-        return self._decisions.comparison(name, self._given(args), result, is_branch=is_branch)
+        given = functools.partial(self._given, args)
+        return self._decisions.comparison(
+            key_of(origin), name, given, result, is_branch=kind == _BRANCH
+        )
 
     def _follows_check(self, check: Check, origin: Origin, result: bool) -> bool:
         """Guard a comparison of sizes by which code decides whether to raise an error.
