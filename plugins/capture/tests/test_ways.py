@@ -97,6 +97,21 @@ class SecondOnOneWayOnly(Two):
 
 
 @exact()
+class TwoCallsOfTwoConditions(Two):
+    """The second question is asked on both ways, and calls need both answers."""
+
+    def forward(self, x):
+        up = bool(x.sum() > 0)
+        high = bool(x.max() > 0.5)
+        y = x
+        if up and high:
+            y = y.exp()
+            y = y.tanh()
+            y = y.sin()
+        return self.lin(y)
+
+
+@exact()
 class SameQuestionTwice(Two):
     def forward(self, x):
         if x.sum() > 0:
@@ -1287,6 +1302,37 @@ class BatchOfOneThenRanks(Two):
         return y.unsqueeze(0) if y.dim() == 1 else y.mean(0, keepdim=True)
 
 
+@assumes(others=ONE)
+class BatchOfOneThenRanksInside(nn.Module):
+    class Inner(Base):
+        def forward(self, x):
+            y = self.lin(x)
+            return y.unsqueeze(0) if x.dim() == 1 else y.mean(0, keepdim=True)
+
+    def __init__(self):
+        super().__init__()
+        self.inner = self.Inner()
+
+    def forward(self, x):
+        return self.inner(x.squeeze(0) if x.shape[0] == 1 else x)
+
+
+@exact(others=ONE)
+class BatchOfOneThenOtherRank(Two):
+    def forward(self, x):
+        x = x.reshape(-1) if x.shape[0] == 1 else self.other(x)
+        return x.exp() if x.dim() == 1 else self.lin(x)
+
+
+@exact(others=ONE)
+class BatchOfOneThenSameRanks(Two):
+    def forward(self, x):
+        y = self.lin(x) if x.shape[0] == 1 else x
+        for _ in range(3):
+            y = self.other(y).view(y.shape).transpose(0, y.dim() - 1).transpose(0, 1)
+        return y
+
+
 @exact(given=(_draw(1, 4),), others=[*ONE, (UP,)])
 class ManyAfterOne(Two):
     def forward(self, x):
@@ -2346,6 +2392,21 @@ def _chooses(graph):
     return any(node.implementation == "layergraph.choose" for node in graph.nodes.values())
 
 
+def _nodes(name):
+    ir = lg.to_ir(TRAPS[name].make(), TRAPS[name].given)
+    return [node for each in ir.values() for graph in each.graphs for node in graph.nodes.values()]
+
+
+def test_a_way_by_a_size_guards_no_rank_that_follows_from_ranks():
+    nodes = _nodes("BatchOfOneThenSameRanks")
+    assert not any(node.implementation == "torch.Tensor.dim" for node in nodes)
+
+
+def test_calls_of_two_equal_conditions_share_one_choice():
+    nodes = _nodes("TwoCallsOfTwoConditions")
+    assert sum(node.args[1:] == (True, False) for node in nodes) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "questions"),
     [
@@ -2363,9 +2424,8 @@ def _chooses(graph):
     ],
 )
 def test_only_another_question_is_a_further_way(name, questions):
-    ir = lg.to_ir(TRAPS[name].make(), TRAPS[name].given)
-    nodes = [node for each in ir.values() for graph in each.graphs for node in graph.nodes.values()]
-    assert sum(node.implementation == "layergraph.truth" for node in nodes) == questions
+    truths = [node for node in _nodes(name) if node.implementation == "layergraph.truth"]
+    assert len(truths) == questions
 
 
 def test_a_change_reaches_an_input_in_the_same_memory():

@@ -94,14 +94,31 @@ class RaisesOnOneWay(Two):
         return F.dropout(y, 0.5, self.training)
 
 
-# --- the other mode has runs of its own ---
+# --- modules make other calls in the other mode ---
 
 
-@exact(training=False)
-class DecidesByADroppedValue(Two):
+class _ScalesInTraining(nn.Module):
     def forward(self, x):
-        y = F.dropout(x, 0.5, self.training)
-        return self.lin(y) if y.sum() > 0 else self.other(y)
+        return x.exp() * 3 if self.training else x + 1
+
+
+class _DropsPath(nn.Module):
+    def forward(self, x):
+        if not self.training:
+            return x
+        kept = torch.rand(x.shape[0], 1) + 0.5
+        return x.div(0.5) * kept.floor_()
+
+
+class _Block(Two):
+    def __init__(self):
+        super().__init__()
+        self.drop = _DropsPath()
+        self.scale = _ScalesInTraining()
+
+    def forward(self, x, up):
+        y = self.drop(self.lin(x) if up else self.other(x).tanh())
+        return x + self.scale(F.dropout(y, 0.5, self.training))
 
 
 @exact(training=False)
@@ -114,16 +131,29 @@ class OtherCallsByMode(Two):
         return self.inside(self.lin(x) if x.sum() > 0 else self.other(x))
 
 
-class _ScalesInTraining(nn.Module):
-    def forward(self, x):
-        return x.exp() * 3 if self.training else x + 1
-
-
 @exact()
-class OtherValueByMode(Two):
+class BlocksOnThreeWays(Two):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([_Block(), _Block()])
+
     def forward(self, x):
-        y = self.lin(x) if x.sum() > 0 else self.other(x)
-        return torch.add(y, x if self.training else y)
+        up, high = bool(x.sum() > 0), bool(x.max() > 1)
+        for block in self.blocks:
+            x = block(x, up)
+        return x if high else -x
+
+
+@exact(training=False)
+class OtherCallsOnOneWay(Two):
+    def __init__(self):
+        super().__init__()
+        self.drop, self.scale = _DropsPath(), _ScalesInTraining()
+
+    def forward(self, x):
+        if x.sum() > 0:
+            return self.scale(self.drop(self.lin(x)))
+        return self.scale(self.other(x)).relu()
 
 
 @exact(training=False)
@@ -158,9 +188,63 @@ class _AddsInOneMode(nn.Module):
         return torch.mul(x, 5 if self.training else number)
 
 
+# --- the other mode has runs of its own ---
+
+
+@exact(training=False)
+class NormalizesInTraining(Base):
+    def __init__(self):
+        super().__init__()
+        self.inside = _Normalizes()
+
+    def forward(self, x):
+        y = self.inside(torch.cat([x, x + 1])) if x.sum() > 0 else self.inside(torch.cat([x, -x]))
+        return self.lin(y)
+
+
+class _Normalizes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.norm(x) * 2 if self.training else x.tanh()
+
+
+@exact(training=False)
+class DecidesByADroppedValue(Two):
+    def forward(self, x):
+        y = F.dropout(x, 0.5, self.training)
+        return self.lin(y) if y.sum() > 0 else self.other(y)
+
+
+@exact(training=False)
+class DecidesInAModuleWithOtherCalls(Base):
+    def __init__(self):
+        super().__init__()
+        self.inside = _DecidesAndScales()
+
+    def forward(self, x):
+        return self.inside(self.lin(x), x.shape[0]) + 1
+
+
+class _DecidesAndScales(Two):
+    def forward(self, x, rows):
+        y = self.lin(x) if rows == 1 else self.other(x)
+        return y.exp() * 3 if self.training else y
+
+
+@exact()
+class OtherValueByMode(Two):
+    def forward(self, x):
+        y = self.lin(x) if x.sum() > 0 else self.other(x)
+        return torch.add(y, x if self.training else y)
+
+
 SHARED = (
     "DropsAfterTheChoice DropsOnEachWay DropsOnOneWay RateByWay WayInsideOfModule "
-    "DropsOnThreeWays RaisesOnOneWay"
+    "DropsOnThreeWays RaisesOnOneWay OtherCallsByMode BlocksOnThreeWays OtherCallsOnOneWay "
+    "RateByWayInOneMode RateByWayInTheOtherMode ChoiceReadInOneMode"
 ).split()
 
 
@@ -196,3 +280,36 @@ def test_examples_that_differ_in_the_other_mode_only(training):
     for mode in (training, not training):
         for each in (ones, others):
             assert torch.equal(rebuilt.train(mode)(each), model.train(mode)(each))
+
+
+class ScalesInTraining(Two):
+    """Both examples make the same calls in each mode, and a module makes others in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = _ScalesInTraining()
+
+    def forward(self, x):
+        return self.inside(self.lin(x))
+
+
+class ScalesByForm(ScalesInTraining):
+    def forward(self, x, y=None):
+        return self.inside(self.lin(x)) if y is None else self.inside(self.other(x)) + y
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("kind", [ScalesInTraining, ScalesByForm])
+def test_examples_of_a_module_with_other_calls(kind, training, monkeypatch):
+    completed, complete = [], EagerCapturer.complete
+    monkeypatch.setattr(
+        EagerCapturer, "complete", lambda *given: completed.append(1) or complete(*given)
+    )
+    model = kind().train(training)
+    calls = [(_draw(3, 4),), (_draw(5, 4), *([_draw(5, 4)] if kind is ScalesByForm else []))]
+    rebuilt = lg.to_torch(lg.to_ir(model, examples=[(each, {}) for each in calls]))
+    rebuilt.load_state_dict(model.state_dict())
+    for mode in (training, not training):
+        for each in calls:
+            assert torch.equal(rebuilt.train(mode)(*each), model.train(mode)(*each))
+    assert len(completed) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from types import MethodType
 from typing import Any
 
@@ -41,7 +41,7 @@ class PristineLayer:
                 part,
                 _outline(part, children),
                 vars(part).keys(),
-                [item for item in vars(part).items() if item[0] not in not_compared],
+                *_split(item for item in vars(part).items() if item[0] not in not_compared),
             )
             for part, children in _walk(made)
         ]
@@ -51,18 +51,20 @@ class PristineLayer:
         """Return whether a module is the same as the new one, except for the values of tensors."""
         # The two walks have one length; otherwise an earlier outline differs, and we have returned.
         for (part, children), made in zip(_walk(module), self._parts, strict=True):
-            new, outline, names, values = made
+            new, outline, names, empty, values = made
             own = vars(part)
             if _outline(part, children) != outline or part.training != module.training:
                 return False
             added = own.keys() - names
             if any(hasattr(new, name) for name in added if name not in _OF_REPR):
                 return False  # the attribute hides one of the class
+            hooks = [*map(own.get, empty)]
+            are_empty = _ORDERED.issuperset(map(type, hooks)) and not any(hooks)
+            if not are_empty and not all(_same(each, _EMPTY) for each in hooks):
+                return False
             for name, value in values:
                 mine = own.get(name, _ABSENT)
-                # The common case of two objects: the empty dicts of hooks that each module has.
-                are_empty = type(mine) is OrderedDict is type(value) and not (mine or value)
-                if mine is value or are_empty:
+                if mine is value:
                     continue
                 is_method = _is_method_of(value, new) and _is_method_of(mine, part)
                 is_same = mine.__func__ is value.__func__ if is_method else _same(mine, value)
@@ -73,6 +75,22 @@ class PristineLayer:
 
 
 _ABSENT = object()
+_EMPTY: OrderedDict[object, object] = OrderedDict()
+_ORDERED = frozenset({OrderedDict})
+
+
+def _split(items: Iterable[tuple[str, Any]]) -> tuple[list[str], list[tuple[str, Any]]]:
+    """Return the names of empty dicts, such as the hooks of each module, and the other items."""
+    empty: list[str] = []
+    others: list[tuple[str, Any]] = []
+    for name, value in items:
+        if type(value) is OrderedDict and not value:
+            empty.append(name)
+        else:
+            others.append((name, value))
+    return empty, others
+
+
 # Only repr() calls this method. Quantization libraries assign one that describes the weight.
 _OF_REPR = frozenset({"extra_repr"})
 Children = list[tuple[str, int | None]]

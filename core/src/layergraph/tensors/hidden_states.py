@@ -14,9 +14,11 @@ def hidden_states(module: nn.Module) -> tuple[str, ...]:
 
     No state dict holds such a buffer, and ``forward`` takes its value as an argument of its name.
     """
-    passing = vars(module).get("_non_persistent_buffers_set")
+    passing = module.__dict__.get("_non_persistent_buffers_set")
+    if not passing:
+        return ()
     cls: Any = type(module)
-    return tuple(each for each in _parameters(cls) if each in passing) if passing else ()
+    return tuple([each for each in _parameters(cls) if each in passing])
 
 
 @functools.cache

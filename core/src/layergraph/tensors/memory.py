@@ -133,19 +133,22 @@ def _is_ours(cls: type) -> bool:
 
 def is_plain(tensor: torch.Tensor) -> bool:
     """Return whether a tensor is one strided, dense block of memory, or is so on meta."""
-    keys = torch._C._dispatch_keys(tensor)
-    is_dense = _dense.get(keys.raw_repr())
-    if is_dense is None:
-        is_dense = _dense[keys.raw_repr()] = _is_dense(keys)
-    return is_dense and (type(tensor) in PLAIN_CLASSES or not nn.parameter.is_lazy(tensor))
+    return _dense[torch._C._dispatch_keys(tensor).raw_repr()] and (
+        type(tensor) in PLAIN_CLASSES or not nn.parameter.is_lazy(tensor)
+    )
 
 
-# A cache by the bits of a set of dispatch keys; there are few different sets.
-_dense: dict[int, bool] = {}
+class _Dense(dict[int, bool]):
+    """Whether tensors are dense, by the bits of their set of dispatch keys; there are few sets."""
+
+    def __missing__(self, bits: int) -> bool:
+        keys = torch._C.DispatchKeySet.from_raw_repr(bits)
+        is_dense = not _foreign_keys(keys) and any(name in _DENSE for name in _names(keys))
+        self[bits] = is_dense
+        return is_dense
 
 
-def _is_dense(keys: torch._C.DispatchKeySet) -> bool:
-    return not _foreign_keys(keys) and any(name in _DENSE for name in _names(keys))
+_dense = _Dense()
 
 
 def _foreign_keys(keys: torch._C.DispatchKeySet) -> frozenset[str]:

@@ -103,10 +103,8 @@ def assigned_states(module_info: ModuleInfo) -> dict[str, torch.Tensor | None]:
 
 
 def _hidden(module_info: ModuleInfo) -> dict[str, torch.Tensor | None]:
-    if not module_info.is_leaf:
-        return {}
-    buffers = module_info.module._buffers
-    return {name: buffers.get(name) for name in hidden_states(module_info.module)}
+    names = hidden_states(module_info.module) if module_info.is_leaf else ()
+    return {name: module_info.module._buffers.get(name) for name in names}
 
 
 def _noted(members: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:

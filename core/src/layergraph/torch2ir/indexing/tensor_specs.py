@@ -77,7 +77,7 @@ def _describe(
             key,
             persistent=persistent,
             whole=not is_leaf,
-            hidden=is_leaf and name in hidden_states(module_info.module),
+            hidden=not persistent and is_leaf and name in hidden_states(module_info.module),
             kinds=kinds,
         )
         if spec.kind == "buffer" and name in getattr(module_info.module, "_uncast", ()):

@@ -375,13 +375,13 @@ def calls_in(root: ModuleCall) -> Iterator[Call]:
     """Yield the calls of a module call and of all module calls inside it, in order."""
     stack = [with_bodies(root.items)]
     while stack:
-        item = next(stack[-1], None)
-        if item is None:
-            stack.pop()
-        elif isinstance(item, ModuleCall):
-            stack.append(with_bodies(item.items))
-        else:
+        for item in stack[-1]:
+            if isinstance(item, ModuleCall):
+                stack.append(with_bodies(item.items))
+                break
             yield item
+        else:
+            stack.pop()
 
 
 def named_value(leaf: Value) -> Value:

@@ -152,9 +152,7 @@ class TensorQueries:
         self._note("rank")
         value = self._known(tensor)
         is_inside = isinstance(value, TracedValue) and self._recorder.is_inside(value)
-        is_by_sizes = is_inside and self._ranks.follows_from_sizes(value)
-        # With a forced answer about a size, this rank may not be the rank for that size.
-        if is_by_sizes or self._decisions.is_size_forced:
+        if is_inside and self._ranks.follows_from_sizes(value):
             rank = self._answer(torch.Tensor.dim, (tensor,), {})
             self._guards.expect_call("torch.Tensor.dim", (value,), rank)
 

@@ -85,7 +85,8 @@ def _extreme(name: str, function: Callable[..., Any], listener: SizeListener) ->
         if not (symbols and are_numbers and are_of_run) or any(map(is_of_turn, symbols)):
             return function(numbers) if is_one else function(*args)
         result = function(map(plain, numbers))
-        if is_one:
+        if is_one and not isinstance(args[0], tuple):
+            # The number of items may vary, so they are one argument.
             return listener.of_numbers(f"builtins.{name}", numbers, result)
         are_same = len(symbols) == len(numbers) and len({each.key() for each in symbols}) == 1
         if are_same:

@@ -129,14 +129,18 @@ class Sizes:
         check = self._check.begin() if self.is_recording() else None
         if check is not None and self._follows_check(check, origin, result):
             return result
-        kind = None
+        answer = None
         if self._decisions is not None and self.is_recording():
             kind = self._kind_of_decision(name, args)
-        if self._decisions is None or kind is None:
+            given = functools.partial(self._given, args)
+            if kind is not None:
+                answer = self._decisions.comparison(
+                    key_of(origin), name, given, result, is_branch=kind == _BRANCH
+                )
+        if answer is None:
             self.assume(origin, result)
             return result
-        is_branch = kind == _BRANCH
-        return self._decisions.comparison(name, self._given(args), result, is_branch=is_branch)
+        return answer
 
     def _follows_check(self, check: Check, origin: Origin, result: bool) -> bool:
         """Guard a comparison of sizes by which code decides whether to raise an error.

@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Any, TypeGuard
 
 from layergraph.ir import Value
-from layergraph.torch2ir.folding.conditions import call_of_choose
 from layergraph.torch2ir.tracing.module_call import (
     Call,
     Condition,
@@ -130,13 +129,7 @@ class Calls:
 
     def _one(self, way: Way, item: Item, when: Condition | None) -> None:
         """Copy a call that only one way makes."""
-        own = way.condition(item.when)
-        if own is not None and when is not None and own[0] not in self._selection.of_one_way:
-            # The condition has to exist on both ways.
-            both = call_of_choose((own[0], True, False), self._recorder.value(""), when)
-            self._recorder.scope.items.append(both)
-            own = both.value, own[1]
-        own = own or when
+        own = self._selection.both(way.condition(item.when), when)
         if isinstance(item, ModuleCall):
             if item.function:
                 scope = self._enter_function(((way, item),))

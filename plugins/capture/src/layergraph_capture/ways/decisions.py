@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NoReturn
@@ -52,7 +52,6 @@ class Decisions:
         bodies: the number of function arguments of torch that are running; inside, each question is
             a guard.
         is_in_region: whether the model's code is inside its own grad-mode region.
-        is_size_forced: whether the forced answer about a size contradicts the size.
     """
 
     def __init__(self, recorder: Recorder, guards: Guards, answers: Sequence[bool]) -> None:
@@ -61,8 +60,8 @@ class Decisions:
         self._answers = answers
         self._asked = 0
         self._known: dict[str, bool] = {}
-        # The answers to comparisons of values that are plain numbers.
-        self._compared: dict[tuple[str, tuple[Value, ...]], bool] = {}
+        # The answers to comparisons of numbers, by their origins. A replay repeats these.
+        self._compared: dict[Hashable, bool] = {}
         self._numbers = ValueNumbers(guards)
         # The answers to each question, in order, for a replay of the run.
         self._said: dict[tuple[str, str], list[bool]] = {}
@@ -73,7 +72,6 @@ class Decisions:
         self._has_more_branches = False
         self.bodies = 0
         self.is_in_region = False
-        self.is_size_forced = False
         self.made: list[Decision] = []
 
     def truth(self, value: Value, answer: bool) -> bool:
@@ -100,33 +98,31 @@ class Decisions:
         return self._decided(name, (), {}, answer)
 
     def comparison(
-        self, name: str, args: tuple[Value, ...], answer: bool, *, is_branch: bool = False
-    ) -> bool:
-        """Answer a comparison of numbers.
+        self,
+        origin: Hashable,
+        name: str,
+        given: Callable[[], tuple[Value, ...]],
+        answer: bool,
+        *,
+        is_branch: bool = False,
+    ) -> bool | None:
+        """Answer a comparison of numbers; None if it is a guard, and no decision.
 
         Args:
+            origin: a key that is equal for comparisons of equal numbers.
             name: the function that compares.
-            args: its arguments.
+            given: returns its arguments, which records them.
             answer: its result.
             is_branch: whether it compares sizes that are equal in the example.
         """
         if self.bodies:
-            self._guards.expect_call(name, args, answer)
-            return answer
-        if self._replayed is not None:
-            key = self._key(name, args, {})
-            if self._replayed.get(key):
-                return self._answered_before(key)
-            self._guards.expect_call(name, args, answer)
-            return answer
-        if (name, args) in self._compared:
+            return None
+        if origin in self._compared or self._replayed is not None:
             # No change in place reaches numbers that the run has read before it.
-            answer = self._compared[name, args]
-            self._said[self._key(name, args, {})].append(answer)
-            return answer
-        if not is_branch and self._follows_inputs(args):
-            return self._compare(name, args, answer, is_by_size=False)
-        if self._question(name, args, {}) not in self._known:
+            return self._compared.get(origin)
+        args = given()
+        is_by_size = is_branch or not self._follows_inputs(args)
+        if is_by_size and self._question(name, args, {}) not in self._known:
             if is_branch:
                 is_over = self._branches == MAX_BRANCHES
                 self._has_more_branches |= is_over
@@ -134,23 +130,9 @@ class Decisions:
                 is_over = self._by_sizes == MAX_BY_SIZES
                 self._by_sizes += not is_over
             if is_over or len(self.made) == MAX_DECISIONS:
-                self._guards.expect_call(name, args, answer)
-                return answer
-            number = len(self.made)
-            self.is_size_forced |= number < len(self._answers) and self._answers[number] != answer
-        return self._compare(name, args, answer, is_by_size=True, is_branch=is_branch)
-
-    def _compare(
-        self,
-        name: str,
-        args: tuple[Value, ...],
-        answer: bool,
-        *,
-        is_by_size: bool,
-        is_branch: bool = False,
-    ) -> bool:
+                return None
         answer = self._decided(name, args, {}, answer, is_by_size=is_by_size, is_branch=is_branch)
-        self._compared[name, args] = answer
+        self._compared[origin] = answer
         return answer
 
     def is_known(self, name: str, args: tuple[Value, ...]) -> bool:

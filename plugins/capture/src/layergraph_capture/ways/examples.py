@@ -15,8 +15,9 @@ from layergraph.torch2ir.tracing.module_call import (
     wish_of,
 )
 from layergraph.torch2ir.tracing.other_mode import OtherMode
-from layergraph_capture.ways.explore import Ways, whole
+from layergraph_capture.ways.explore import Ways, traces_of, whole
 from layergraph_capture.ways.merge import copied, merged_by_form, merged_by_guard
+from layergraph_capture.ways.other_modes import joined_other_mode, swapped
 from layergraph_capture.ways.questions import HOLDS
 from layergraph_capture.ways.way import NotMergeableError
 
@@ -28,16 +29,30 @@ Form = tuple[Value, ...]
 
 
 def one_record(examples: Sequence[Ways]) -> Trace:
-    """Return one record of the ways of several examples.
-
-    If the examples themselves take both ways of a decision by a size, runs with forced answers are
-    not needed.
+    """Return one record of the ways of several examples, in both modes if every run has both.
 
     Args:
         examples: the ways of each example, in order.
 
     Raises:
         CaptureError: two runs differ, and no guard or input distinguishes them.
+    """
+    traces = [trace for each in examples for trace in traces_of(each)]
+    other = joined_other_mode(traces)
+    record = _record(examples)
+    if record.other is None and other is not None:
+        with swapped(traces, other) as are_whole:
+            if are_whole:
+                # The record may be that of a run, which changes back after the block.
+                record.other, record.in_other_mode = other, copied(_record(examples))
+    return record
+
+
+def _record(examples: Sequence[Ways]) -> Trace:
+    """Return one record of the ways of several examples.
+
+    If the examples themselves take both ways of a decision by a size, runs with forced answers are
+    not needed.
     """
     if len(examples) == 1:
         return whole(examples[0])

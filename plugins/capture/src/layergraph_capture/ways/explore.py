@@ -83,6 +83,13 @@ class Explorer:
         return trace, ""
 
 
+def traces_of(ways: Ways | None) -> list[Trace]:
+    """Return the records of all runs."""
+    if isinstance(ways, Fork):
+        return [*traces_of(ways.own), *traces_of(ways.other)]
+    return [] if ways is None else [ways]
+
+
 def whole(ways: Ways, *, by_sizes: bool = True) -> Trace:
     """Return one record of all ways, which leaves the records of the runs as they are.
 

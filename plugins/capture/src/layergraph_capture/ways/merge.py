@@ -51,6 +51,16 @@ def copied(trace: Trace, instead: Instead = NOTHING) -> Trace:
     return _Merge(Way(trace, True, None), Way(trace, False, None), instead=instead).merged()
 
 
+def is_whole(trace: Trace) -> bool:
+    """Return whether a record computes the values that it reads, and makes its decisions."""
+    way = Way(trace, True, None)
+    try:
+        _Merge(way, Way(trace, False, None)).merged()
+    except NotMergeableError:
+        return False
+    return all(each.condition in way.values for each in trace.decisions)
+
+
 def merged_by_guard(one: Trace, other: Trace) -> tuple[Trace, Question | None]:
     """Return one record of two runs with different inputs.
 

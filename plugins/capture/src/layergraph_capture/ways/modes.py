@@ -24,7 +24,7 @@ class MergedModes:
     def __init__(self, ways: tuple[Way, Way], selection: Selection) -> None:
         self._ways = ways
         self._selection = selection
-        others = [each for way in ways if (each := _other_mode(way.trace)) is not None]
+        others = [each for way in ways if (each := other_mode_of(way.trace)) is not None]
         self._is_known = len(others) == len(ways) and not any(each.replaced for each in others)
         self._readings = {reading for each in others for reading in each.readings}
         self._changed = {
@@ -77,7 +77,7 @@ class MergedModes:
             self._is_known = False
 
 
-def _other_mode(trace: Trace) -> OtherMode | None:
+def other_mode_of(trace: Trace) -> OtherMode | None:
     """Return the other mode of a run; None if it is unknown."""
     if trace.other is None and not mode_calls(trace.scopes):
         # Code that reads no mode makes the same calls in both.

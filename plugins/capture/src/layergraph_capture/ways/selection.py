@@ -38,7 +38,7 @@ class Selection:
         self.of_one_way: dict[TracedValue, bool] = {}
         # Their ranks and dtypes. The values do not have these, because they may be None.
         self._facts: dict[TracedValue, tuple[int | None, Symbol | None]] = {}
-        self._chosen: dict[tuple[ModuleCall, object, object], TracedValue] = {}
+        self._chosen: dict[tuple[ModuleCall, object], TracedValue] = {}
 
     def selected(self, one: Value, other: Value) -> Value:
         """Return the argument of a merged call, from the values of both runs."""
@@ -73,19 +73,38 @@ class Selection:
         return self._choose(one, other)
 
     def _choose(self, if_true: Value, if_false: Value) -> TracedValue:
+        chosen = self._by(self.decision, if_true, if_false)
+        if isinstance(if_true, TracedValue) and isinstance(if_false, TracedValue):
+            self.take_facts(chosen, if_true, if_false)
+        return chosen
+
+    def _by(
+        self, condition: Value, if_true: Value, if_false: Value, when: Condition | None = None
+    ) -> TracedValue:
+        """Return a value by a condition; reuse the call of this module call or one around it."""
+        asked = identity((condition, if_true, if_false, when))
         scope: ModuleCall | None = self._recorder.scope
-        asked = identity(if_true), identity(if_false)
         while scope is not None:
-            known = self._chosen.get((scope, *asked))
+            known = self._chosen.get((scope, asked))
             if known is not None:
                 return known
             scope = scope.parent
-        call = call_of_choose((self.decision, if_true, if_false), self._recorder.value(""))
-        if isinstance(if_true, TracedValue) and isinstance(if_false, TracedValue):
-            self.take_facts(call.value, if_true, if_false)
+        call = call_of_choose((condition, if_true, if_false), self._recorder.value(""), when)
         self._recorder.scope.items.append(call)
-        self._chosen[self._recorder.scope, *asked] = call.value
+        self._chosen[self._recorder.scope, asked] = call.value
         return call.value
+
+    def both(self, own: Condition | None, when: Condition | None) -> Condition | None:
+        """Return the condition of a call that needs two conditions.
+
+        Args:
+            own: its condition on its way.
+            when: the condition of the way.
+        """
+        if own is None or when is None or own[0] in self.of_one_way:
+            return own or when
+        # The condition has to exist on both ways.
+        return self._by(own[0], True, False, when), own[1]
 
     def either(self, one: Condition | None, other: Condition | None) -> Condition | None:
         """Return the condition of a merged call, from its conditions on both ways."""
@@ -102,9 +121,7 @@ class Selection:
         value, own = when
         if own is expected:
             return value
-        inverse = call_of_choose((value, False, True), self._recorder.value(""))
-        self._recorder.scope.items.append(inverse)
-        return inverse.value
+        return self._by(value, False, True)
 
     def note_one_way(self, value: TracedValue, own: TracedValue, answer: bool) -> None:
         """Record that a value is None on the other way.

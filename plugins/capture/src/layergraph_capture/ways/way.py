@@ -15,6 +15,7 @@ from layergraph.torch2ir.tracing.module_call import (
     StateRead,
     Trace,
     TracedValue,
+    inside_out,
 )
 
 
@@ -46,7 +47,8 @@ class Way:
     def inputs(self, scope: ModuleCall) -> dict[TracedValue, str]:
         """Return the inputs of a module call of the run, with their names."""
         if not self._interfaces:
-            self._interfaces = interfaces(self.trace.scopes)
+            # A run in the other mode has other module calls than the record of its scopes.
+            self._interfaces = interfaces(inside_out(self.trace.root))
         return self._interfaces[scope].inputs
 
     def read(self, value: Value) -> Value:
