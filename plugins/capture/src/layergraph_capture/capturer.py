@@ -29,6 +29,7 @@ from layergraph_capture.trackers.constants import Constants
 from layergraph_capture.trackers.objects import Objects
 from layergraph_capture.ways.examples import one_record
 from layergraph_capture.ways.explore import Explorer, Ways
+from layergraph_capture.ways.plans import Plan
 from layergraph_capture.ways.runs import Runs
 from layergraph_capture.ways.same_record import are_one_graph
 
@@ -81,6 +82,7 @@ class EagerCapturer(Capturer):
         replays: bool = True,
         knows: Callable[[Sequence[Change]], bool] | None = None,
         branches: Collection[str] = (),
+        plan: Plan | None = None,
     ) -> EagerTracer:
         """See :class:`Capturer`.
 
@@ -91,6 +93,7 @@ class EagerCapturer(Capturer):
             replays: whether the tracer may replay the run in the other mode.
             knows: returns whether earlier runs have shown that changes affect no later run.
             branches: the lines whose comparisons of sizes are decisions.
+            plan: answers the decisions by numbers.
         """
         request = self._request
         short_runs = self._short_runs
@@ -110,6 +113,7 @@ class EagerCapturer(Capturer):
             numbers_turns,
             knows,
             branches,
+            plan,
         )
         kind = self._kind if replays else EagerTracer
         return kind(request.module_index, request.keys, request.memory, request.functions, options)
@@ -158,9 +162,7 @@ class EagerCapturer(Capturer):
         found: Trace | None = None
         examples = [self._short_runs.example, *self._request.examples[1:]]
         for trace, example in zip(traces, examples, strict=True):
-            is_rollable = all(each.is_by_size for each in trace.decisions) and not any(
-                scope.function for scope in trace.scopes
-            )
+            is_rollable = not any(scope.function for scope in trace.scopes)
             run_on = partial(self._run_on, run, replays=trace.other is not None)
             own = looped(trace, example, run_on) if is_rollable else None
             if own is None or (found is not None and not are_one_graph(found, own)):
@@ -200,9 +202,9 @@ class EagerCapturer(Capturer):
                 return trace
         return None
 
-    def _run_on(self, run: Run, example: Example, *, replays: bool) -> Trace:
+    def _run_on(self, run: Run, example: Example, plan: Plan, *, replays: bool) -> Trace:
         """Run the model on an example to find its loops."""
-        make = partial(self.tracer, numbers_turns=True, replays=replays)
+        make = partial(self.tracer, numbers_turns=True, replays=replays, plan=plan)
         if example is self._short_runs.example:
             # The search compares this run with the others, so changes need no second run.
             return run(partial(make, knows=lambda _: True))

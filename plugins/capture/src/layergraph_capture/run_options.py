@@ -14,6 +14,7 @@ from layergraph_capture.symbolic.conversions import Conversions
 from layergraph_capture.tables.keyed_tables import KeyedTables
 from layergraph_capture.trackers.constants import Constants
 from layergraph_capture.trackers.objects import Objects
+from layergraph_capture.ways.plans import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class RunOptions:
         numbers_turns: whether the iteration numbers of loops are symbolic.
         knows: returns whether earlier runs have shown that changes affect no later run.
         branches: the lines whose comparisons of sizes of one tensor are decisions anyway.
+        plan: answers the decisions by numbers, in a run to find loops.
     """
 
     arguments: Arguments
@@ -49,3 +51,4 @@ class RunOptions:
     numbers_turns: bool = False
     knows: Callable[[Sequence[Change]], bool] | None = None
     branches: Collection[str] = ()
+    plan: Plan | None = None

@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from enum import Enum, auto
+from functools import partial
 
 from layergraph.capturing import Example
+from layergraph.errors import CaptureError
 from layergraph.torch2ir.tracing.module_call import ModuleCall, Trace, wish_of
+from layergraph_capture.loops.answers import RunWith, ShorterWayError, Usual, as_numbers_say
 from layergraph_capture.loops.candidate import Candidate, InMode
 from layergraph_capture.loops.choice import NotAlikeError, loops_of
 from layergraph_capture.loops.counts import counts_of
@@ -21,7 +24,8 @@ from layergraph_capture.loops.fit import NotFittedError, fitted
 from layergraph_capture.loops.item_counts import ItemCount, item_counts
 from layergraph_capture.loops.item_uses import are_read_one_by_one
 from layergraph_capture.loops.numbers import is_of_turns
-from layergraph_capture.loops.other_runs import OtherRuns, RunOn, repeats_as_often_with_other_sizes
+from layergraph_capture.loops.other_runs import OtherRuns, repeats_as_often_with_other_sizes
+from layergraph_capture.loops.other_ways import OtherWays
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.roll import rolled
 from layergraph_capture.loops.size_guards import SizesOf, Varied
@@ -29,6 +33,7 @@ from layergraph_capture.loops.turns import COUNT
 from layergraph_capture.loops.variation import LONG, Variation
 from layergraph_capture.loops.verify import OtherRunError, check_run
 from layergraph_capture.loops.written import ASSUME, LOOP, NotRollableError, Rolled
+from layergraph_capture.ways.plans import Plan
 
 _LIKELY_LEAST_TURNS = 2
 # The long run for the comparison has so many turns more.
@@ -64,17 +69,37 @@ class _Part(Enum):
 _Refused = (NotAlikeError, NotRollableError, NotFittedError, OtherRunError)
 
 
-def looped(trace: Trace, example: Example, run: RunOn) -> Trace | None:
+def looped(trace: Trace, example: Example, run: RunWith) -> Trace | None:
     """Return a record in which the repetitions whose number depends on a size are loops.
 
     Args:
-        trace: the record of a run without decisions by numbers of its inputs.
+        trace: the record of a run.
         example: the example call of the run.
-        run: runs the model on another call.
+        run: runs the model on another call, with answers to its decisions.
 
     Returns:
         The record with loops; None if there are none.
     """
+    usual = Usual()
+    while True:
+        try:
+            return _looped(trace, example, run, usual)
+        except ShorterWayError as error:
+            if not usual.turn(error.where):
+                return None
+
+
+def _looped(trace: Trace, example: Example, run_with: RunWith, usual: Usual) -> Trace | None:
+    natural = trace
+
+    def run(example: Example) -> Trace:
+        return run_with(example, usual.plan())
+
+    if any(not each.is_by_size for each in trace.decisions):
+        try:
+            natural, trace = run_with(example, as_numbers_say), run(example)
+        except (CaptureError, RuntimeError):
+            return None
     counts = counts_of(trace)
     items = item_counts(example)
     is_long = any(count.turns > LONG for count in counts)
@@ -83,20 +108,30 @@ def looped(trace: Trace, example: Example, run: RunOn) -> Trace | None:
     ):
         return None
     for is_short in (True, False) if is_long else (False,):
-        runs = OtherRuns(example, run)
+        runs = OtherRuns(example, run, lambda call: run_with(call, usual.otherwise()))
         variation = Variation(example, runs, is_short=is_short)
         variation.vary_items(items)
         variation.vary(counts)
-        found = _Finder(trace, runs, variation.found).found()
+        ways = OtherWays(usual, partial(_run_longer, example, run_with), natural)
+        found = _Finder(trace, runs, variation.found, ways).found()
         if found is not None:
             return found
     return None
 
 
+def _run_longer(example: Example, run: RunWith, varied: Varied, more: int, plan: Plan) -> Trace:
+    """Run the model with more turns than the shorter run of a pair."""
+    turns = varied.turns - varied.count.turns + more
+    return run(varied.length.call(example, turns) if turns else example, plan)
+
+
 class _Finder:
-    def __init__(self, trace: Trace, runs: OtherRuns, varied: Sequence[Varied]) -> None:
+    def __init__(
+        self, trace: Trace, runs: OtherRuns, varied: Sequence[Varied], ways: OtherWays
+    ) -> None:
         self._trace = trace
         self._runs = runs
+        self._ways = ways
         self._varied = varied
 
     def found(self) -> Trace | None:
@@ -122,7 +157,8 @@ class _Finder:
                 return None
             first = traces[0].other
             result.other, result.is_other_refused = first, self._trace.is_other_refused
-            if first is not None and first.differs:
+            others = [trace.other for trace in (traces[0], *self._ways.traces)]
+            if first is not None and any(each is None or each.differs for each in others):
                 result.in_other_mode = self._generalized(traces, _in_other_mode)
                 if result.in_other_mode is None:
                     return None
@@ -166,7 +202,10 @@ class _Finder:
                 self._check_each(candidate, loop)
             else:
                 self._check_short(candidate, loop)
-        trace = candidate.record.trace
+        record = candidate.record
+        if self._ways.add(candidate, self._varied[0], traces):
+            record = rolled(record, {})
+        trace = record.trace
         _finish(trace.root.items)
         return Trace(trace.root, trace.constants, trace.parameters)
 

@@ -24,14 +24,16 @@ class OtherRuns:
     Args:
         example: the example call of the user.
         run: runs the model on another call.
+        run_otherwise: runs it with the other answers to its decisions.
 
     Attributes:
         own_known: the record of a run on the example; None if there is none so far.
     """
 
-    def __init__(self, example: Example, run: RunOn) -> None:
+    def __init__(self, example: Example, run: RunOn, run_otherwise: RunOn) -> None:
         self._example = example
         self._run = run
+        self._run_otherwise = run_otherwise
         self._runs = 0
         # The runs that candidates are compared with, by what they vary.
         self._compared: dict[tuple[AnyLength, int, int], Trace | None] = {}
@@ -71,10 +73,28 @@ class OtherRuns:
         """Return the record of such a run, even beyond the limit of runs."""
         try:
             is_own = turns == more == 0
-            trace = self._run(self._example if is_own else length.call(self._example, turns, more))
+            example = self._example if is_own else length.call(self._example, turns, more)
+            trace = self._run(example)
         except (CaptureError, RuntimeError):
             return None
-        return None if trace.decisions else trace
+        return None if any(each.is_by_size for each in trace.decisions) else trace
+
+    def goes_other_ways(self, length: AnyLength, turns: int) -> bool:
+        """Return whether the other ways take another length, if they take the example.
+
+        Args:
+            length: what to vary.
+            turns: the turns more than those of the example.
+        """
+        try:
+            self._run_otherwise(length.call(self._example, turns))
+        except (CaptureError, RuntimeError):
+            try:
+                self._run_otherwise(self._example)
+            except (CaptureError, RuntimeError):
+                return True
+            return False
+        return True
 
 
 def repeats_as_often_with_other_sizes(trace: Trace, example: Example, run: RunOn) -> bool:
@@ -92,5 +112,5 @@ def repeats_as_often_with_other_sizes(trace: Trace, example: Example, run: RunOn
             changed = run(other)
         except (CaptureError, RuntimeError):
             continue
-        return not changed.decisions and turns_in(changed) == turns_in(trace)
+        return turns_in(changed) == turns_in(trace)
     return False

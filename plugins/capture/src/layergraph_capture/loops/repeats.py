@@ -8,7 +8,13 @@ from typing import TypeGuard
 
 from layergraph.ir import Value
 from layergraph.ir.values import parts
-from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, TracedBody, TracedValue
+from layergraph.torch2ir.tracing.module_call import (
+    Call,
+    ModuleCall,
+    TracedBody,
+    TracedValue,
+    values_in,
+)
 
 Item = Call | ModuleCall
 
@@ -126,7 +132,11 @@ def form_of(value: Value, numbers: tuple[type, ...] = (int,)) -> object:
         # The length of a list does not count, because it may grow in each turn.
         return kind
     keys = tuple(value) if kind is dict else ()
-    return (kind.__name__, keys, *[form_of(each, numbers) for each in inside])
+    forms = [form_of(each, numbers) for each in inside]
+    if kind in (list, tuple) and all(type(each) in (list, tuple, dict) for each in inside):
+        # One of them for each turn.
+        forms = [*dict.fromkeys(forms)] if values_in(value) else forms
+    return (kind.__name__, keys, *forms)
 
 
 def repeats(forms: Sequence[Hashable]) -> tuple[Repeat, ...]:

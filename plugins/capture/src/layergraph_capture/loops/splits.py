@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-from layergraph.torch2ir.tracing.module_call import Call, values_in
+from layergraph.torch2ir.tracing.module_call import Call, TracedValue, values_in
 from layergraph_capture.loops.repeats import Item, Repeat, repeats
 from layergraph_capture.loops.turns import BEGIN, TURN
 
@@ -62,8 +62,9 @@ def _taken(items: Sequence[Item], period: int) -> int:
 def _split(items: Sequence[Item], found: Sequence[Repeat]) -> tuple[Repeat, ...]:
     """Return repetitions, split where a second loop begins.
 
-    A loop begins where the numbers of turns start again, or where a turn does not take what the
-    turn before has computed, although that one did. Several loops of equally many turns may be the
+    A loop begins where the numbers of turns start again, where a turn reads what the first one has
+    read and those between have not, or where a turn does not take what the turn before has
+    computed, although that one did. Several loops of equally many turns may be the
     turns of a loop around them.
     """
     return tuple(_pieces(items, found))
@@ -91,6 +92,8 @@ def _begins(turns: Sequence[Sequence[Item]]) -> Iterator[int]:
         _value(item): turn for turn, items in enumerate(turns) for item in items
     }
     last: tuple[int, list[bool]] | None = None
+    first: list[TracedValue] = []
+    before: list[TracedValue] = []
     for turn, items in enumerate(turns):
         number = next((each.args[0] for each in items if _is_numbered(each)), 0)
         takes = [
@@ -98,11 +101,15 @@ def _begins(turns: Sequence[Sequence[Item]]) -> Iterator[int]:
             for item in items
             for given in (*item.args, *item.kwargs.values())
         ]
-        if last is not None:
+        reads = [each for item in items for each in item.reads()]
+        if last is None:
+            first = reads
+        else:
             stops = any(was and not now for was, now in zip(last[1], takes, strict=False))
-            if number < last[0] or stops:
+            if number < last[0] or stops or (reads == first != before):
+                first = reads
                 yield turn
-        last = number, takes
+        last, before = (number, takes), reads
 
 
 def _value(item: Item) -> object:

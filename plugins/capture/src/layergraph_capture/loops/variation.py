@@ -70,6 +70,8 @@ class Variation:
             base = self._runs.search(length, ahead) if ahead else self._runs.own(length)
             if base is None or (ahead > 0 and not self._counts(base, length, ahead, count)):
                 continue
+            if not self._other_ways_take(base, length, ahead + 1):
+                continue
             longer = self._runs.search(length, ahead + 1)
             if longer is None or (ahead == 0 and not self._counts(longer, length, 1, count)):
                 continue
@@ -80,6 +82,12 @@ class Variation:
                     return
             except NotAlikeError:
                 continue
+
+    def _other_ways_take(self, base: Trace, length: AnyLength, turns: int) -> bool:
+        """Return whether the other ways of a run take another length; they may tell sizes apart."""
+        if isinstance(length, ItemCount) or not base.decisions:
+            return True
+        return self._runs.goes_other_ways(length, turns)
 
     def _counts(self, longer: Trace, length: AnyLength, turns: int, count: Count) -> bool:
         """Return whether a run of a larger size repeats something more often than the count says.

@@ -11,6 +11,7 @@ from layergraph.ir import Value
 from layergraph.ir.values import parts, rebuilt
 from layergraph.torch2ir.tracing.module_call import (
     Call,
+    Condition,
     ModuleCall,
     Trace,
     TracedBody,
@@ -164,10 +165,9 @@ class Writer:
 
     def call(self, like: Call, args: Value, kwargs: Value) -> TracedValue:
         """Write a call with other arguments."""
-        if like.when is not None:
-            raise NotRollableError("a call has a condition")
+        when = self._condition(like.when)
         value = self._recorder.call(
-            like.kind, like.target, args, kwargs, like.where, is_late=like.is_late
+            like.kind, like.target, args, kwargs, like.where, when, is_late=like.is_late
         )
         if like.bodies and value.call is not None:
             given = (*args, *kwargs.values())
@@ -181,12 +181,13 @@ class Writer:
 
     def enter(self, like: ModuleCall, args: Value, kwargs: Value) -> ModuleCall:
         """Begin a module call with other arguments."""
-        if like.when is not None:
-            raise NotRollableError("a call has a condition")
-        scope = self._recorder.enter(like.path)
+        scope = self._recorder.enter(like.path, self._condition(like.when))
         scope.parameters, scope.known = like.parameters, set(like.known)
         scope.args, scope.kwargs = args, kwargs
         return scope
+
+    def _condition(self, when: Condition | None) -> Condition | None:
+        return None if when is None else (self.read(when[0]), when[1])
 
     def leave(self, result: Value) -> None:
         """End a module call."""

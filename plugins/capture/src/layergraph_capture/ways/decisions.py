@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ from layergraph.torch2ir.tracing.module_call import (
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.symbolic.picking import picks
 from layergraph_capture.trackers.guards import Guards
+from layergraph_capture.ways.plans import Plan
 from layergraph_capture.ways.value_numbers import ValueNumbers
 
 TRUTH = f"layergraph.{truth.__name__}"
@@ -46,6 +48,7 @@ class Decisions:
         recorder: records the questions.
         guards: records questions with one way as guards.
         answers: the forced answers of the first questions; the numbers answer the others.
+        plan: answers all questions about numbers instead.
 
     Attributes:
         made: the decisions so far.
@@ -54,10 +57,18 @@ class Decisions:
         is_in_region: whether the model's code is inside its own grad-mode region.
     """
 
-    def __init__(self, recorder: Recorder, guards: Guards, answers: Sequence[bool]) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        guards: Guards,
+        answers: Sequence[bool],
+        plan: Plan | None = None,
+    ) -> None:
         self._recorder = recorder
         self._guards = guards
         self._answers = answers
+        self._plan = plan
+        self._planned: Counter[str] = Counter()
         self._asked = 0
         self._known: dict[str, bool] = {}
         # The answers to comparisons of numbers, by their origins. A replay repeats these.
@@ -195,12 +206,13 @@ class Decisions:
         is_branch: bool,
     ) -> bool:
         self._asked += 1
-        if self._answers and self._asked > MAX_QUESTIONS:
+        is_forced = bool(self._answers) or self._plan is not None
+        if is_forced and self._asked > MAX_QUESTIONS:
             raise CaptureError("the model does not end on the other way of a decision")
         question = self._question(name, args, kwargs)
         if question in self._known:
             return self._known[question]
-        if len(self.made) == MAX_DECISIONS:
+        if self._plan is None and len(self.made) == MAX_DECISIONS:
             if name == TRUTH:
                 self._guards.expect_truth(args[0], answer, OVER)
             else:
@@ -209,6 +221,9 @@ class Decisions:
         if len(self.made) < len(self._answers):
             answer = self._answers[len(self.made)]
         where = code_place()
+        if self._plan is not None and not is_by_size:
+            answer = self._plan(where, self._planned[where], answer)
+            self._planned[where] += 1
         given = (*args, where) if name == TRUTH else args
         condition = self._recorder.call("function", name, given, kwargs)
         self.made.append(Decision(condition, answer, where, is_by_size, is_branch=is_branch))

@@ -77,7 +77,7 @@ class Explorer:
         try:
             trace = self._run(answers)
         except CaptureError as error:
-            return None, _reason(error)
+            return None, reason_of(error)
         if [each.answer for each in trace.decisions[: len(answers)]] != answers:
             return None, "the model does not come to this decision again"
         return trace, ""
@@ -131,7 +131,7 @@ def _whole(ways: Ways, *, by_sizes: bool) -> _Part:
     call = decision.condition.call
     if call is None:
         raise CaptureError("a decision belongs to no call")
-    guards = _guards(call, decision, reason)
+    guards = guards_of(call, decision, reason)
     if own.is_new:
         items = decision.condition.scope.items
         index = items.index(call)
@@ -141,7 +141,7 @@ def _whole(ways: Ways, *, by_sizes: bool) -> _Part:
     return own
 
 
-def _reason(error: CaptureError) -> str:
+def reason_of(error: Exception) -> str:
     """Return the reason why a way cannot be captured; the model's own error, if it raises one."""
     own = error.__cause__
     if own is not None and not isinstance(own, CaptureError):
@@ -149,7 +149,7 @@ def _reason(error: CaptureError) -> str:
     return f"this way of the model is not held, because it cannot be captured: {error}"
 
 
-def _guards(call: Call, decision: Decision, reason: str) -> list[Call]:
+def guards_of(call: Call, decision: Decision, reason: str) -> list[Call]:
     """Return the calls that take the place of a decision: a guard of the run's way."""
     target = "layergraph.assume_truth" if call.target == TRUTH or reason else "layergraph.assume"
     place = call.value

@@ -1,0 +1,99 @@
+"""The answers to the decisions of a search for loops, and what they leave behind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+
+from layergraph.capturing import Example
+from layergraph.ir import Value
+from layergraph.torch2ir.tracing.module_call import Trace, calls_in
+from layergraph_capture.loops.turns import BEGIN
+from layergraph_capture.ways.plans import Plan
+
+Question = tuple[str, int]
+"""A line that decides, and the number of decisions that a run has made at this line before."""
+
+RunWith = Callable[[Example, Plan], Trace]
+"""A function that runs the model on an example, with answers to its decisions."""
+
+# In the text of a state, a name of a tensor, or of a list of tensors.
+_OF_TENSORS = re.compile(r"\('\w+', <class '[\w.]+'>\)(, )?")
+
+
+def as_numbers_say(_where: str, _number: int, answer: bool) -> bool:
+    """Answer a decision by the numbers."""
+    return answer
+
+
+class ShorterWayError(Exception):
+    """The runs take the way of a decision that computes less; then its values are not seen.
+
+    Args:
+        where: the line of the decision.
+    """
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self.where = where
+
+
+@dataclass(slots=True)
+class Usual:
+    """The answers of the lines that decide: that of the first decision of each line.
+
+    Attributes:
+        answers: the answers so far.
+    """
+
+    answers: dict[str, bool] = field(default_factory=dict)
+    _turned: set[str] = field(default_factory=set)
+
+    def turn(self, where: str) -> bool:
+        """Answer a line otherwise; return False if that has been done before."""
+        if where in self._turned:
+            return False
+        self._turned.add(where)
+        turned = {each: self.answers[each] for each in self._turned}
+        self.answers = turned | {where: not turned[where]}
+        return True
+
+    def plan(self, but: Collection[Question] = (), *, by_numbers: bool = False) -> Plan:
+        """Return a plan that gives these answers, except to some questions.
+
+        Args:
+            but: the questions to which it gives the other answers.
+            by_numbers: whether the numbers answer all other questions.
+        """
+
+        def answered(where: str, number: int, answer: bool) -> bool:
+            usual = self.answers.setdefault(where, answer)
+            if by_numbers and (where, number) not in but:
+                return answer
+            return usual is not ((where, number) in but)
+
+        return answered
+
+    def otherwise(self) -> Plan:
+        """Return a plan that gives the other answers."""
+        plan = self.plan()
+        return lambda where, number, answer: not plan(where, number, answer)
+
+
+def states_of(trace: Trace) -> dict[Value, list[str]]:
+    """Return the plain states at the starts of turns, except first ones, by loop.
+
+    Names of tensors do not count: code may define them on one way only.
+    """
+    found: dict[Value, list[str]] = {}
+    for call in calls_in(trace.root):
+        if call.target == BEGIN and call.args[0] > 0:
+            state = _OF_TENSORS.sub("", call.where)
+            found.setdefault(call.args[1], []).append(state)
+    return found
+
+
+def are_kept(states: Sequence[str]) -> bool:
+    """Return whether at most one of the states, and not the last one, differs from the first."""
+    return states[0] == states[-1] and sum(each != states[0] for each in states) <= 1
