@@ -128,10 +128,16 @@ class CompositeBuilder:
             owner, rest = owner_of(self._ir, node.implementation)
         path = self._ancestry.path(implementation.name, owner)
         full = ".".join(part for part in (path, rest) if part)
-        if path is None or rest == "" or not _is_of_kind(find(members, full), node):
+        found = find(members, full)
+        if path is None or rest == "" or not _is_of_kind(found, node):
             where = Place("implementation", implementation.name).at("node", node.name)
             raise BuildError(
                 f"{where}: there is no {node.implementation!r} in it; correct the name"
+            )
+        if node.sets_state and (isinstance(found, nn.Parameter | bool)):
+            where = Place("implementation", implementation.name).at("node", node.name)
+            raise BuildError(
+                f"{where}: it sets {node.implementation!r}, which is no buffer; set a buffer"
             )
         if is_attribute_path(full) and not taken_names() & set(full.split(".")):
             return full

@@ -27,6 +27,8 @@ from layergraph_capture.tables.keyed_tables import KeyedTables
 from layergraph_capture.tracer import EagerTracer
 from layergraph_capture.trackers.constants import Constants
 from layergraph_capture.trackers.objects import Objects
+from layergraph_capture.trackers.rebound_state import ReboundState
+from layergraph_capture.state_tracer import StateTracer
 from layergraph_capture.ways.examples import one_record
 from layergraph_capture.ways.explore import Explorer, Ways
 from layergraph_capture.ways.runs import Runs
@@ -70,6 +72,9 @@ class EagerCapturer(Capturer):
         self._doubts: list[Change] = []
         self._tables = KeyedTables(request.module_index.reach)
         self._request = request
+        self._rebound = ReboundState(request.module_index, request.memory)
+        # The numbers of tensors that graphs set, as of each complete capture.
+        self._settable: set[int] = set()
         self._kind = ReplayTracer if request.modes == "both" else EagerTracer
 
     def tracer(
@@ -106,16 +111,19 @@ class EagerCapturer(Capturer):
             self._tables,
             self._saved,
             self._doubts,
+            self._rebound,
             answers,
             numbers_turns,
             knows,
             branches,
         )
         kind = self._kind if replays else EagerTracer
+        kind = StateTracer if self._rebound.places else kind
         return kind(request.module_index, request.keys, request.memory, request.functions, options)
 
     def complete(self, trace: Trace, run: Run) -> Trace:
         """See :class:`Capturer`."""
+        self._settable.add(len(self._rebound.places))
         if self._tables.begin():
             trace = self._with_tables(run) or trace
         ways: list[Ways] = []
@@ -218,6 +226,12 @@ class EagerCapturer(Capturer):
     def confirms(self, ir: Ir) -> bool:
         """See :class:`Capturer`."""
         index, given = self._request.module_index, self._examples[0]
+        is_of_one_state = len(self._settable) < 2
+        self._settable.clear()
+        if not is_of_one_state:
+            # Only in one mode the code replaces a tensor, which the graph of the other one reads.
+            self._begin_again()
+            return False
         refusal = self._doubts[0].refusal() if self._doubts else self._tables.refusal
         if (refusal or self._tables.is_on) and not self._is_like_later_calls(ir):
             if refusal is not None and not self._tables.is_on:
@@ -234,7 +248,13 @@ class EagerCapturer(Capturer):
         return False
 
     def _is_like_later_calls(self, ir: Ir) -> bool:
-        calls = LaterCalls(ir, self._request.module_index, self._constants, self._arguments_of)
+        calls = LaterCalls(
+            ir,
+            self._request.module_index,
+            self._constants,
+            self._arguments_of,
+            keeps_state=bool(self._rebound.places),
+        )
         sizes = self._tables.sizes()[:_MOST_TABLES]
         return self._short_runs.is_compared and all(
             calls.are_like_first_ones(each, sizes) for each in self._request.examples
@@ -250,6 +270,9 @@ class EagerCapturer(Capturer):
     def retries(self) -> bool:
         """See :class:`Capturer`."""
         if self._short_runs.goes_on() or self._tables.begin():
+            self._begin_again()
+            return True
+        if self._rebound.adopt():
             self._begin_again()
             return True
         if self._saved.are_needed and not self._saved.are_kept:

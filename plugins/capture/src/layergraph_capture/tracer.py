@@ -72,6 +72,7 @@ class EagerTracer(Tracer):
         devices: maps device objects to the tensors that they were read from.
         tensors: maps tensors to their values.
         calls: makes the calls that torch's modes see.
+        options: the options of the run.
         trains: the mode of each module before the run.
     """
 
@@ -93,6 +94,7 @@ class EagerTracer(Tracer):
         # Bound once, because each call of a function uses it.
         self.unrecorded = switch.unrecorded  # type: ignore[method-assign]
         self.policy = TablePolicy(module_index, options)
+        self.options = options
         self._arguments, self._values = options.arguments, options.values
         self.short_runs = options.short_runs
         self._trackers = trackers = RunTrackers(self, options, switch)
@@ -138,6 +140,7 @@ class EagerTracer(Tracer):
             return trace
         finally:
             self._keyed_tables.note(self.changes)
+            self.options.rebound.note(self.changes)
             self.tensors.clear()
             self.devices.clear()
             self.sizes.end()

@@ -192,6 +192,10 @@ class GraphBuilder:
         if call.kind == "mode":
             # A read of a mode makes a node only if it becomes a guard.
             return
+        if call.kind == "state" and call.args:
+            args = self._plain(call.args)
+            self._add(call.value.wish, STATE, call.target, args, when=call.when)
+            return
         if call.kind == "state" and call.is_late:
             # A hidden state needs a node for each read, because each call of the leaf replaces it.
             self._values[call.value] = self._add(call.value.wish, STATE, call.target)

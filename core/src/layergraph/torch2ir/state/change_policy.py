@@ -21,6 +21,10 @@ class ChangePolicy:
         """Return whether earlier runs have shown that such changes affect no later run."""
         return False
 
+    def holds(self, _change: Change, /) -> bool:
+        """Return whether the graph makes the change, too."""
+        return False
+
     def is_recomputed(self, _trace: Trace, _other: Trace, _keys: Mapping[int, str], /) -> bool:
         """Return whether the graph computes in each call what the later of two runs reads.
 

@@ -47,7 +47,7 @@ def check_stateless(make: Callable[[], Tracer]) -> Trace:
     trace = running.run()
     trace.changes = running.changes
     for change in trace.changes:
-        if change.is_of_state_dict:
+        if change.is_of_state_dict and not running.policy.holds(change):
             raise change.refusal()
     if not running.policy.allows(running.changes):
         _check_changes(make, trace, running.changes)
@@ -138,6 +138,7 @@ def _needed(trace: Trace) -> list[Call]:
 def _has_effect(call: Call) -> bool:
     return (
         call.kind not in ("function", "same", "state")
+        or (call.kind == "state" and bool(call.args))
         or bool(call.bodies)
         or draws(call)
         or changes_its_first_argument(call.target)
