@@ -134,10 +134,13 @@ class CompositeBuilder:
             raise BuildError(
                 f"{where}: there is no {node.implementation!r} in it; correct the name"
             )
-        if node.sets_state and (isinstance(found, nn.Parameter | bool)):
+        is_held = self._ir[owner].children is not None and not isinstance(
+            found, nn.Parameter | bool
+        )
+        if node.sets_state and not is_held:
             where = Place("implementation", implementation.name).at("node", node.name)
             raise BuildError(
-                f"{where}: it sets {node.implementation!r}, which is no buffer; set a buffer"
+                f"{where}: it sets {node.implementation!r}, no buffer of a module; set a buffer"
             )
         if is_attribute_path(full) and not taken_names() & set(full.split(".")):
             return full

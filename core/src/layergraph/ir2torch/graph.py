@@ -7,7 +7,7 @@ import functools
 import operator
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, cast
 
 import torch
 from torch import fx
@@ -164,7 +164,7 @@ class _GraphBuilder:
     ) -> tuple[str, Any, tuple[Any, ...]]:
         if node.type == STATE and not args:
             return "get_attr", self._targets[node.name], args
-        op, target = "call_module", self._targets.get(node.name)
+        op, target = "call_module", cast("Any", self._targets.get(node.name))
         if node.type == STATE:
             setter = self._graph.create_node("get_attr", SETTER, name=SETTER)
             op, target, args = "call_function", set_state, (setter, target, *args)

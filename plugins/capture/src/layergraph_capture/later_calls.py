@@ -51,7 +51,6 @@ class LaterCalls:
         module_index: ModuleIndex,
         constants: Constants,
         arguments_of: Callable[[Example], Arguments],
-        *,
         keeps_state: bool,
     ) -> None:
         self._ir = ir

@@ -140,7 +140,6 @@ class EagerTracer(Tracer):
             return trace
         finally:
             self._keyed_tables.note(self.changes)
-            self.options.rebound.note(self.changes)
             self.tensors.clear()
             self.devices.clear()
             self.sizes.end()

@@ -182,20 +182,24 @@ class _Flattening:
         when: _When,
     ) -> Iterator[Node]:
         known = _element(node, args)
-        if node.type == STATE:
+        if node.type == STATE and not node.sets_state:
             known = self._states.get(node.implementation, _UNKNOWN)
         if known is not _UNKNOWN:
             self._note(call, node, known)
             return
         wish = node.implementation if node.is_call or node.type == STATE else node.name
         name = self._namer.name(wish)
-        when = when if node.is_call or node.type == FUNCTION else None
+        when = when if node.is_call or node.type == FUNCTION or node.sets_state else None
         given = (*call.arguments[node.name], *node.kwargs.values())
         self._spend_on((*args, *kwargs.values()), given)
         yield Node(name, node.type, node.implementation, args, kwargs, node.data, when)
         ref = call.values[node.name] = Ref(name)
         self._conditions[name] = when
-        if node.type == STATE:
+        if node.bodies():
+            self._states.clear()  # a body may set states
+        if node.sets_state:
+            self._states.pop(node.implementation, None)
+        elif node.type == STATE:
             self._states[node.implementation] = ref
 
     def _note(self, call: _Call, node: Node, value: Value) -> None:

@@ -48,7 +48,7 @@ def check_stateless(make: Callable[[], Tracer]) -> Trace:
     trace.changes = running.changes
     for change in trace.changes:
         if change.is_of_state_dict and not running.policy.holds(change):
-            raise change.refusal()
+            raise _refusal(running, [change])
     if not running.policy.allows(running.changes):
         _check_changes(make, trace, running.changes)
     return trace
@@ -69,13 +69,13 @@ def check_unaffected(make: Callable[[], Tracer], trace: Trace, changes: list[Cha
     try:
         other = _run_after(again, changes)
     except CaptureError:
-        raise changes[0].refusal() from None
+        raise _refusal(again, changes) from None
     if not (
         _are_alike(trace, other)
         or again.policy.is_recomputed(trace, other, again.state_tensors.keys)
         or again.policy.is_left_to_calls(trace, other, changes)
     ):
-        raise changes[0].refusal()
+        raise _refusal(again, changes)
 
 
 def _check_changes(make: Callable[[], Tracer], trace: Trace, changes: list[Change]) -> None:
@@ -94,12 +94,17 @@ def _check_changes(make: Callable[[], Tracer], trace: Trace, changes: list[Chang
             if not (
                 _are_alike(trace, other) or again.policy.is_left_to_calls(trace, other, changes)
             ):
-                raise counting[0].refusal()
+                raise _refusal(again, changes, counting[0])
 
 
 # A call count for "much later". Models act at every n-th call for small n, and count up to some
 # warm-up; this count exceeds the usual warm-ups and is divisible by nearly all such n.
 _FAR = math.lcm(*range(1, 41), 1000)
+
+
+def _refusal(tracer: Tracer, changes: list[Change], named: Change | None = None) -> CaptureError:
+    tracer.policy.note_refused(changes)
+    return (named or changes[0]).refusal()
 
 
 def _run_after(again: Tracer, changes: list[Change]) -> Trace:

@@ -52,12 +52,28 @@ class ReboundState:
         self._memory = memory
         self._found: dict[str, tuple[ModuleInfo, Place]] = {}
         self._adopted: dict[str, tuple[ModuleInfo, Place]] = {}
+        # The numbers of tensors that graphs set, as of each capture.
+        self._counts: set[int] = set()
         self.constants: dict[str, torch.Tensor] = {}
 
     @property
     def places(self) -> list[Place]:
         """The place of each tensor that graphs set."""
         return [place for _, place in self._adopted.values()]
+
+    def note_capture(self) -> None:
+        """Note that a capture in one mode begins."""
+        self._counts.add(len(self._adopted))
+
+    def is_same_in_both_modes(self) -> bool:
+        """Return whether the last captures have set the same tensors.
+
+        Code may replace a tensor in one mode only; the graph of the other mode has to read it in
+        the same way.
+        """
+        is_same = len(self._counts) < 2
+        self._counts.clear()
+        return is_same
 
     def of(self, module_info: ModuleInfo) -> Iterator[Place]:
         """Yield the places in a module."""
@@ -118,6 +134,7 @@ def _replaced(change: Change) -> Iterator[str]:
         return
     for name, was in change.was.items():
         both = was, change.now.get(name)
-        if all(isinstance(each, torch.Tensor) for each in both) and not are_one(*both):
-            if not any(isinstance(each, nn.Parameter) for each in both):
-                yield name
+        if not are_one(*both) and all(
+            isinstance(each, torch.Tensor) and not isinstance(each, nn.Parameter) for each in both
+        ):
+            yield name
