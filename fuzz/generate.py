@@ -129,12 +129,8 @@ def changed(form: Any, chance: random.Random) -> Any:
         holder[chance.choice(FIELDS)] = holder.pop(key)
     elif how == 5 and isinstance(holder, dict):
         holder[chance.choice(FIELDS)] = value(chance)
-    elif how in (6, 7):
-        _say_default(form, chance)
-    elif how == 8:
-        _say_condition(form, chance)
-    elif how == 9:
-        _say_state(form, chance)
+    elif how in _SAYING:
+        _SAYING[how](form, chance)
     else:
         holder[key] = value(chance)
     return form
@@ -195,6 +191,9 @@ def _say_state(form: Any, chance: random.Random) -> None:
         node["args"].append(value(chance))
     if isinstance(form, dict) and chance.random() < 0.95:
         form["version"] = 6
+
+
+_SAYING = {6: _say_default, 7: _say_default, 8: _say_condition, 9: _say_state}
 
 
 def _is_node(form: Any) -> bool:
