@@ -9,7 +9,7 @@ import torch
 
 from layergraph.errors import CaptureError
 from layergraph.torch2ir.indexing.module_index import ModuleInfo
-from layergraph.torch2ir.tracing.module_call import DeferredCall, TracedValue
+from layergraph.torch2ir.tracing.module_call import DeferredCall, Trace, TracedValue
 from layergraph_capture.tracer import EagerTracer
 from layergraph_capture.trackers.rebound_state import Place
 
@@ -24,6 +24,10 @@ class StateTracer(EagerTracer):
         self._known: dict[str, Any] = {}
         # For each open module call, the tensors that aliases stand for.
         self._aliased: list[list[tuple[Place, Any, Any]]] = []
+
+    def follow(self, trace: Trace) -> None:
+        """See :class:`Tracer`. The tensors that an earlier run has set may decide otherwise."""
+        self.decisions.follow([each.answer for each in trace.decisions])
 
     def enter(
         self, module_info: ModuleInfo, args: tuple[Any, ...], kwargs: dict[str, Any]

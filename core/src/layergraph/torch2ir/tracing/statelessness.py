@@ -67,7 +67,7 @@ def check_unaffected(make: Callable[[], Tracer], trace: Trace, changes: list[Cha
     """
     again = make()
     try:
-        other = _run_after(again, changes)
+        other = _run_after(again, trace, changes)
     except CaptureError:
         raise _refusal(again, changes) from None
     if not (
@@ -88,7 +88,7 @@ def _check_changes(make: Callable[[], Tracer], trace: Trace, changes: list[Chang
         if counting:
             again = make()
             try:
-                other = _run_after(again, [later or each for each, later in ahead])
+                other = _run_after(again, trace, [later or each for each, later in ahead])
             except CaptureError:  # such a number never occurs
                 continue
             if not (
@@ -107,7 +107,8 @@ def _refusal(tracer: Tracer, changes: list[Change], named: Change | None = None)
     return (named or changes[0]).refusal()
 
 
-def _run_after(again: Tracer, changes: list[Change]) -> Trace:
+def _run_after(again: Tracer, trace: Trace, changes: list[Change]) -> Trace:
+    again.follow(trace)
     again.carried = changes
     return again.run()
 
