@@ -223,7 +223,8 @@ class EagerCapturer(Capturer):
     def confirms(self, ir: Ir) -> bool:
         """See :class:`Capturer`."""
         index, given = self._request.module_index, self._examples[0]
-        if not self._rebound.is_same_in_both_modes():
+        is_same = self._rebound.is_same_in_both_modes()
+        if self._rebound.adopt() or not is_same:
             self._begin_again()
             return False
         refusal = self._doubts[0].refusal() if self._doubts else self._tables.refusal

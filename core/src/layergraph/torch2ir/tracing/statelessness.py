@@ -47,7 +47,8 @@ def check_stateless(make: Callable[[], Tracer]) -> Trace:
     trace = running.run()
     trace.changes = running.changes
     for change in trace.changes:
-        if change.is_of_state_dict and not running.policy.holds(change):
+        is_held = running.policy.holds(change)
+        if change.is_of_state_dict and not is_held:
             raise _refusal(running, [change])
     if not running.policy.allows(running.changes):
         _check_changes(make, trace, running.changes)
