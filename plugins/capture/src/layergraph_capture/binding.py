@@ -175,6 +175,12 @@ class Binding:
 
     def root(self, given: Any, value: TracedValue) -> Any:
         """Return a copy of the argument, with its tensors bound."""
+        if isinstance(given, torch.Generator):
+            self.is_open = True
+            self._call("layergraph.assume_container", value, "Generator", None, self._name)
+            copied = torch.Generator(given.device).set_state(given.get_state())
+            self._bind(copied, value)
+            return copied
         self.is_open = self._objects.is_open(given)
         if not self.is_open:
             return self._noted(given, _copied(given), value)

@@ -27,6 +27,7 @@ from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.tracer import Tracer
 from layergraph_capture.arguments import tensors_in
 from layergraph_capture.function_calls import FunctionCalls
+from layergraph_capture.interception.generators import Generators
 from layergraph_capture.interception.higher_order import HigherOrderCalls
 from layergraph_capture.interception.interceptors import unseen
 from layergraph_capture.interception.saved_tensors import transforms_without_hooks
@@ -73,6 +74,7 @@ class EagerTracer(Tracer):
         tensors: maps tensors to their values.
         calls: makes the calls that torch's modes see.
         options: the options of the run.
+        made_generators: maps generators of random numbers to their values.
         trains: the mode of each module before the run.
     """
 
@@ -95,6 +97,7 @@ class EagerTracer(Tracer):
         self.unrecorded = switch.unrecorded  # type: ignore[method-assign]
         self.policy = TablePolicy(module_index, options)
         self.options = options
+        self.made_generators = Generators(self)
         self._arguments, self._values = options.arguments, options.values
         self.short_runs = options.short_runs
         self._trackers = trackers = RunTrackers(self, options, switch)
@@ -142,6 +145,7 @@ class EagerTracer(Tracer):
             self._keyed_tables.note(self.changes)
             self.tensors.clear()
             self.devices.clear()
+            self.made_generators.clear()
             self.sizes.end()
 
     def _complete(self, trace: Trace) -> None:
@@ -163,9 +167,13 @@ class EagerTracer(Tracer):
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """See :class:`Tracer`."""
         args, kwargs, self.parameters = self._arguments.bind(
-            self.recorder, self.tensors.bind, self.sizes.of_caller, self._turns
+            self.recorder, self._bind, self.sizes.of_caller, self._turns
         )
         return args, kwargs
+
+    def _bind(self, given: Any, value: Any) -> None:
+        known = self.made_generators if isinstance(given, torch.Generator) else self.tensors
+        known.bind(given, value)
 
     def watching(self) -> AbstractContextManager[object]:
         """See :class:`Tracer`."""
@@ -186,6 +194,7 @@ class EagerTracer(Tracer):
         yield from named_functions(self)
         yield from size_functions(self)
         yield from self.tables.patches()
+        yield from self.made_generators.patches()
 
     def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
         """See :class:`Tracer`."""
@@ -251,6 +260,9 @@ class EagerTracer(Tracer):
             return self.devices.read(value)
         if isinstance(value, TracedValue):
             return value
+        generator = self.made_generators.value_of(value)
+        if generator is not None:
+            return generator
         raise UnknownValueError(f"{value!r}, a {type(value).__name__}")
 
     def device_type(self, kind: str) -> Value:
