@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
 from layergraph.errors import CaptureError
-from layergraph.torch2ir.tracing.module_call import FunctionRead
+from layergraph.torch2ir.tracing.module_call import FunctionRead, TracedValue
 from layergraph.torch2ir.tracing.patches import Patch, Patcher
 from layergraph_capture.arguments import tensors_in
 from layergraph_capture.trackers.tensors import holds_no_tensor, versions
@@ -75,13 +75,51 @@ class HigherOrderCalls:
     ) -> Any:
         """See :meth:`EagerTracer.higher_order`."""
         tracer = self._tracer
-        if name not in _PLANS:
+        if name not in _PLANS and name not in _TRANSFORMS:
             raise CaptureError(f"{name}, which {_UNHELD[name.rpartition('.')[2]]}")
         if name == "torch.cond" and not isinstance(_argument(original, args, kwargs), torch.Tensor):
             # With a plain condition, torch calls one of the functions; trace into it.
             return original(*args, **kwargs)
+        if name in _TRANSFORMS:
+            return self._transformed(name, original, args, kwargs)
+        if name.startswith(_AUTOGRAD):
+            tracer.switch.saved.need()
+        return self._recorded(name, original, args, kwargs)
+
+    def _transformed(
+        self, name: str, original: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Function:
+        """Return the function that a transform returns; its calls are recorded."""
+        options = inspect.signature(original).bind(*args, **kwargs)
+        options.apply_defaults()
+
+        def run(*given: Any) -> Any:
+            return original(*args, **kwargs)(*given)
+
+        def plan(*given: Any) -> _Plan:
+            chosen = {key: options.arguments[key] for key in _TRANSFORMS[name]}
+            chosen["argnums"] = _counted(chosen["argnums"], len(given))
+            sample = _Sample(name.rpartition(".")[2], options.arguments["func"], given)
+            return _Plan((sample, *chosen.values(), given))
+
+        def transformed(*given: Any) -> Any:
+            if not self._tracer.is_recording():
+                return run(*given)
+            return self._recorded(name, run, given, {}, plan)
+
+        return transformed
+
+    def _recorded(
+        self,
+        name: str,
+        original: Function,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        planned: Callable[..., _Plan] | None = None,
+    ) -> Any:
+        tracer = self._tracer
         tracer.compare_state()
-        plan: _Plan = tracer.unrecorded(_PLANS[name], args, kwargs)
+        plan: _Plan = tracer.unrecorded(planned or _PLANS[name], args, kwargs)
         lowered = tuple([self._literal(each) for each in plan.args])
         named = {key: self._literal(each) for key, each in plan.kwargs.items()}
         with torch._C.DisableTorchFunction():
@@ -94,7 +132,27 @@ class HigherOrderCalls:
         with torch._C.DisableTorchFunction():
             if type(result) in (list, tuple):
                 tracer.guards.expect_length(value, len(result))
-            return tracer.tensors.bound(result, value, before)
+            bound = tracer.tensors.bound(result, value, before)
+        return self._with_pullback(bound, value) if name == "layergraph.vjp" else bound
+
+    def _with_pullback(self, result: tuple[Any, ...], vjp: TracedValue) -> tuple[Any, ...]:
+        """Return the result of ``vjp``, with a function whose calls are recorded."""
+        tracer, (value, function, *aux) = self._tracer, result
+        part = tracer.recorder.call("function", "operator.getitem", (vjp, 1), {})
+
+        def pullback(*args: Any, **kwargs: Any) -> Any:
+            if not tracer.is_recording():
+                return function(*args, **kwargs)
+            lowered, named = tracer.to_literal(args), tracer.to_literal(kwargs)
+            name = "layergraph.pullback"
+            given = _eagerly, (function, (args, kwargs)), {}
+            with tracer.switch.saved.meanwhile():
+                found = tracer.calls.attempt(name, *given)
+            node = tracer.recorder.call("function", name, (part, *lowered), named)
+            with torch._C.DisableTorchFunction():
+                return tracer.tensors.bound(found, node, {})
+
+        return value, pullback, *aux
 
     def _literal(self, value: Any) -> Any:
         if isinstance(value, _Sample):
@@ -256,11 +314,24 @@ def _vmap(
 def _grad(
     func: Function, argnums: Any, has_aux: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> _Plan:
-    count = len(args)
-    numbers = pytree.tree_map(lambda number: number % count if count else number, argnums)
+    numbers = _counted(argnums, len(args))
     if kwargs:
         func, args = _by_position(func, [*kwargs]), (*args, *kwargs.values())
     return _Plan((_Sample("grad", func, args), numbers, has_aux, tuple(args)))
+
+
+def _counted(argnums: Any, count: int) -> Any:
+    """Return the numbers of arguments, counted from the first: a body may take more of them."""
+    return pytree.tree_map(lambda number: number % count if count else number, argnums)
+
+
+def _vjp(func: Function, *primals: Any, has_aux: bool = False) -> _Plan:
+    return _Plan((_Sample("vjp", func, primals), primals, has_aux))
+
+
+def _of_autograd(func: Function, inputs: Any, *args: Any, **kwargs: Any) -> _Plan:
+    given = inputs if isinstance(inputs, tuple) else (inputs,)
+    return _Plan((_Sample("function", func, given), inputs, *args), kwargs)
 
 
 def _jvp(
@@ -295,11 +366,21 @@ _UNHELD = {
     "linearize": "returns a function; call torch.func.jvp instead",
 }
 
+# For each transform that returns a function, the options that its node states.
+_TRANSFORMS = {
+    "layergraph.jacfwd": ("argnums", "has_aux", "randomness"),
+    "layergraph.jacrev": ("argnums", "has_aux", "chunk_size"),
+}
+# These take gradients of values that autograd has to save.
+_AUTOGRAD = "torch.autograd.functional."
+
 _PLANS: dict[str, Callable[..., _Plan]] = {
     "layergraph.grad": _grad,
     "layergraph.grad_and_value": _grad,
     "layergraph.jvp": _jvp,
+    "layergraph.vjp": _vjp,
     "layergraph.vmap": _vmap,
+    **{f"{_AUTOGRAD}{name}": _of_autograd for name in "hessian hvp jacobian jvp vhp vjp".split()},
     "torch._higher_order_ops.associative_scan": _associative_scan,
     "torch._higher_order_ops.map": _map,
     "torch._higher_order_ops.scan": _scan,

@@ -116,6 +116,8 @@ class ReboundState:
     def holds(self, change: Change) -> bool:
         """Return whether a change does nothing but replace tensors that graphs set."""
         names = list(_replaced(change))
+        if not names:
+            return False
         keys = [self._module_index.at(change.reached.path).key(name) for name in names]
         changed = [
             name
