@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from layergraph.errors import CaptureError
 from layergraph.functions.names import Functions
 from layergraph.ir import Value
 from layergraph.literals import UnknownValueError, to_graph_literal
@@ -27,6 +28,7 @@ from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.tracer import Tracer
 from layergraph_capture.arguments import tensors_in
 from layergraph_capture.function_calls import FunctionCalls
+from layergraph_capture.interception.backward import Backward
 from layergraph_capture.interception.generators import Generators
 from layergraph_capture.interception.higher_order import HigherOrderCalls
 from layergraph_capture.interception.interceptors import unseen
@@ -73,6 +75,7 @@ class EagerTracer(Tracer):
         devices: maps device objects to the tensors that they were read from.
         tensors: maps tensors to their values.
         calls: makes the calls that torch's modes see.
+        backward: makes the calls of ``backward``.
         options: the options of the run.
         made_generators: maps generators of random numbers to their values.
         trains: the mode of each module before the run.
@@ -104,6 +107,7 @@ class EagerTracer(Tracer):
         self.guards, self.decisions = trackers.guards, trackers.decisions
         self.sizes, self.devices = trackers.sizes, trackers.devices
         self.tensors, self._snapshot = trackers.tensors, trackers.snapshot
+        self.backward = Backward(self, trackers.snapshot)
         self._results = Results(self, options.objects)
         self._higher_order = HigherOrderCalls(self)
         self._slices = ListSlices(module_index.reach)
@@ -195,11 +199,21 @@ class EagerTracer(Tracer):
         yield from size_functions(self)
         yield from self.tables.patches()
         yield from self.made_generators.patches()
+        yield from self.backward.patches()
 
     def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
         """See :class:`Tracer`."""
         for each in self._scope_patches:
             yield from each.of(members)
+
+    def keep_saved(self) -> None:
+        """Raise if code computes gradients, and autograd has saved no tensors so far."""
+        try:
+            self.switch.saved.need()
+        except CaptureError as error:
+            # The code of the model may catch the error.
+            self.refuse(str(error))
+            raise
 
     def region(self, name: str, *args: Value) -> TracedValue:
         """Record the enter or exit node of a region."""
@@ -298,6 +312,10 @@ class EagerTracer(Tracer):
     ) -> Any:
         """See :class:`Tracer`."""
         return self._higher_order.call(name, original, args, kwargs)
+
+    def applied(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make and record a call of an autograd.Function that takes functions."""
+        return self._higher_order.applied(func, args, kwargs)
 
     def aten(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make and record a call that only torch's dispatcher sees."""

@@ -19,9 +19,12 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
 from layergraph.errors import CaptureError
+from layergraph.ir.function_name import FunctionName
+from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import FunctionRead, TracedValue
 from layergraph.torch2ir.tracing.patches import Patch, Patcher
 from layergraph_capture.arguments import tensors_in
+from layergraph_capture.interception.applied import is_function
 from layergraph_capture.trackers.tensors import holds_no_tensor, versions
 
 if TYPE_CHECKING:
@@ -154,6 +157,57 @@ class HigherOrderCalls:
 
         return value, pullback, *aux
 
+    def applied(self, function: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make and record a call of an autograd.Function that takes functions of the model.
+
+        Its forward calls these, and the arguments of the first call are the sample.
+        """
+        tracer = self._tracer
+        name = tracer.calls.name_of(function)
+        if name is None or kwargs:
+            raise CaptureError(f"{function.__self__.__qualname__}, which takes functions by name")  # type: ignore[attr-defined]
+        samples: dict[int, _Sample] = {}
+        watched = [
+            self._watched(each, place, samples) if is_function(each) else each
+            for place, each in enumerate(args)
+        ]
+        tracer.compare_state()
+        if isinstance(name, FunctionName):
+            name.where = code_place()
+        with torch._C.DisableTorchFunction():
+            before = versions(args, {})
+        result = tracer.calls.attempt(name, function, tuple(watched), {})
+        missing = [
+            each for place, each in enumerate(args) if is_function(each) and place not in samples
+        ]
+        if missing:
+            tracer.refuse(
+                f"{name}, an autograd.Function whose forward does not call {missing[0]!r}"
+            )
+            return result
+        given = [self._literal(samples.get(place, each)) for place, each in enumerate(args)]
+        value = tracer.recorder.call("function", name, tuple(given), {})
+        with torch._C.DisableTorchFunction():
+            if type(result) in (list, tuple):
+                tracer.guards.expect_length(value, len(result))
+            return tracer.tensors.bound(result, value, before)
+
+    def _watched(self, function: Function, place: int, samples: dict[int, _Sample]) -> Function:
+        foreign = self._tracer.calls.foreign
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if kwargs:
+                raise CaptureError("an autograd.Function that calls a function by keywords")
+            if place not in samples:
+                samples[place] = _Sample("applied", function, _copied(args))
+            foreign.inside += 1
+            try:
+                return function(*args)
+            finally:
+                foreign.inside -= 1
+
+        return call
+
     def _literal(self, value: Any) -> Any:
         if isinstance(value, _Sample):
             return self._body(value)
@@ -174,6 +228,9 @@ class HigherOrderCalls:
                 tracer.tensors.bound(each, value, {})
                 for each, value in zip(copies, scope.args, strict=True)
             ]
+            for each, value in zip(copies, scope.args, strict=True):
+                if not isinstance(each, torch.Tensor) and sample.name == "applied":
+                    tracer.guards.expect(value, each)
             outside = [*tracer.tensors.living(), *model.parameters(), *model.buffers()]
             before = versions((*tensors_in(given), *outside), {})
         tracer.decisions.bodies += 1
