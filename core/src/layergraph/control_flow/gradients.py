@@ -51,6 +51,6 @@ def gradient(tensor: torch.Tensor) -> torch.Tensor | None:
         tensor(6.)
     """
     if is_recorded(tensor):
-        found: torch.Tensor = handle_torch_function(gradient, (tensor,), tensor)
+        found: torch.Tensor | None = handle_torch_function(gradient, (tensor,), tensor)
         return found
     return tensor.grad

@@ -23,8 +23,8 @@ from layergraph_capture.trackers.objects import GivenObject, Objects, is_named
 LazyElement = Callable[[], TracedValue]
 """A function that returns an element of a value; the element becomes a node at the first call."""
 
-Bind = Callable[[torch.Tensor, TracedValue | LazyElement], None]
-"""A function that binds a tensor to a traced value, or to an element of one."""
+Bind = Callable[[Any, TracedValue | LazyElement], None]
+"""A function that binds a tensor, or a generator, to a traced value, or to an element of one."""
 
 Size = Callable[[Any, TracedValue, int], Any]
 """A function that makes the symbolic number for an item of an object."""

@@ -104,7 +104,7 @@ class FunctionCalls:
 
     def _keep_saved(self, name: str) -> None:
         if name == GRAD:
-            self._run.keep_saved()
+            self._run.backward.keep_saved()
 
     def _stop_before_kernel(self, name: str, error: CaptureError) -> None:
         """Raise if a kernel would read a tensor without memory, which would crash the process."""

@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from layergraph.errors import CaptureError
 from layergraph.functions.names import Functions
 from layergraph.ir import Value
-from layergraph.literals import UnknownValueError, to_graph_literal
+from layergraph.literals import to_graph_literal
 from layergraph.tensors.state import Memory
 from layergraph.torch2ir.indexing.leaves import note_leaves
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
@@ -76,6 +75,7 @@ class EagerTracer(Tracer):
         tensors: maps tensors to their values.
         calls: makes the calls that torch's modes see.
         backward: makes the calls of ``backward``.
+        higher_orders: makes the calls that take functions.
         options: the options of the run.
         made_generators: maps generators of random numbers to their values.
         trains: the mode of each module before the run.
@@ -109,7 +109,7 @@ class EagerTracer(Tracer):
         self.tensors, self._snapshot = trackers.tensors, trackers.snapshot
         self.backward = Backward(self, trackers.snapshot)
         self._results = Results(self, options.objects)
-        self._higher_order = HigherOrderCalls(self)
+        self.higher_orders = HigherOrderCalls(self)
         self._slices = ListSlices(module_index.reach)
         self._turns = TurnPatches(self.sizes, self._slices) if options.numbers_turns else None
         if options.numbers_turns:
@@ -171,13 +171,9 @@ class EagerTracer(Tracer):
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """See :class:`Tracer`."""
         args, kwargs, self.parameters = self._arguments.bind(
-            self.recorder, self._bind, self.sizes.of_caller, self._turns
+            self.recorder, self.made_generators.bind_any, self.sizes.of_caller, self._turns
         )
         return args, kwargs
-
-    def _bind(self, given: Any, value: Any) -> None:
-        known = self.made_generators if isinstance(given, torch.Generator) else self.tensors
-        known.bind(given, value)
 
     def watching(self) -> AbstractContextManager[object]:
         """See :class:`Tracer`."""
@@ -205,15 +201,6 @@ class EagerTracer(Tracer):
         """See :class:`Tracer`."""
         for each in self._scope_patches:
             yield from each.of(members)
-
-    def keep_saved(self) -> None:
-        """Raise if code computes gradients, and autograd has saved no tensors so far."""
-        try:
-            self.switch.saved.need()
-        except CaptureError as error:
-            # The code of the model may catch the error.
-            self.refuse(str(error))
-            raise
 
     def region(self, name: str, *args: Value) -> TracedValue:
         """Record the enter or exit node of a region."""
@@ -274,10 +261,7 @@ class EagerTracer(Tracer):
             return self.devices.read(value)
         if isinstance(value, TracedValue):
             return value
-        generator = self.made_generators.value_of(value)
-        if generator is not None:
-            return generator
-        raise UnknownValueError(f"{value!r}, a {type(value).__name__}")
+        return self.made_generators.read(value)
 
     def device_type(self, kind: str) -> Value:
         """See :class:`Tracer`. If the inputs are on such a device, return their device type."""
@@ -311,11 +295,7 @@ class EagerTracer(Tracer):
         self, name: str, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """See :class:`Tracer`."""
-        return self._higher_order.call(name, original, args, kwargs)
-
-    def applied(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Make and record a call of an autograd.Function that takes functions."""
-        return self._higher_order.applied(func, args, kwargs)
+        return self.higher_orders.call(name, original, args, kwargs)
 
     def aten(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make and record a call that only torch's dispatcher sees."""

@@ -165,9 +165,6 @@ class Tracer(WayOfTracing):
             self._thread = 0
             self.refusals.end()
 
-    def follow(self, _trace: Trace) -> None:
-        """Take the way of an earlier run, before this run begins, if a graph holds the others."""
-
     @property
     def changes(self) -> list[Change]:
         """The changes that the model's code made; leaving the run has undone them."""

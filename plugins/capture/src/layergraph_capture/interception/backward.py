@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from layergraph.errors import CaptureError
 from layergraph.ir import Value
 from layergraph.torch2ir.tracing.module_call import TracedValue
 from layergraph.torch2ir.tracing.patches import Patch
@@ -55,6 +56,15 @@ class Backward:
 
         yield torch.autograd, "backward", backward
 
+    def keep_saved(self) -> None:
+        """Raise if code computes gradients, and autograd has saved no tensors so far."""
+        try:
+            self._tracer.switch.saved.need()
+        except CaptureError as error:
+            # The code of the model may catch the error.
+            self._tracer.refuse(str(error))
+            raise
+
     def of_tensor(self, _: Any, args: Any, kwargs: Any) -> None:
         """Make and record a call of ``Tensor.backward``."""
         self._call_of_tensor(*args, **kwargs)
@@ -83,7 +93,7 @@ class Backward:
         gradients = grad_variables if grad_tensors is None else grad_tensors
         given = (tensors, gradients, retain_graph, create_graph, inputs)
         args = tuple([tracer.to_literal(each) for each in given])
-        tracer.keep_saved()
+        self.keep_saved()
         tracer.unrecorded(self._snapshot.keep_gradients, (), {})
         tracer.recorder.call("function", BACKWARD, args, {})
         named = {"inputs": inputs}
@@ -96,9 +106,10 @@ class Backward:
         """
         tracer, tensor = self._tracer, args[0]
         result = tracer.function("torch.Tensor.requires_grad_", func, args, kwargs)
-        if result is tensor or tracer.tensors.is_state(tensor):
+        value = tracer.tensors.value_of(result)
+        if result is tensor or value is None or tracer.tensors.is_state(tensor):
             return result
-        tracer.tensors.bind_alike(tensor, tracer.tensors.value_of(result))
+        tracer.tensors.bind_alike(tensor, value)
         return tensor
 
     def gradient(self, func: Any, args: Any, kwargs: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from layergraph.functions.names import places
+from layergraph.literals import UnknownValueError
 from layergraph.torch2ir.tracing.module_call import TracedValue
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph_capture.symbolic.symbolic_int import SymbolicNumber
@@ -44,6 +45,22 @@ class Generators:
         known = self._known.get(id(generator))
         return None if known is None else known[1]
 
+    def bind_any(self, given: Any, value: Any) -> None:
+        """Bind a generator or a tensor among the arguments to a value."""
+        is_own = isinstance(given, torch.Generator)
+        (self if is_own else self._tracer.tensors).bind(given, value)
+
+    def read(self, given: object) -> TracedValue:
+        """Return the value of a generator.
+
+        Raises:
+            UnknownValueError: the graph has no value for it.
+        """
+        value = self.value_of(given)
+        if value is None:
+            raise UnknownValueError(f"{given!r}, a {type(given).__name__}")
+        return value
+
     def clear(self) -> None:
         """Forget all generators."""
         self._known.clear()
@@ -56,13 +73,14 @@ class Generators:
 
     def _class(self) -> type:
         """Return the class that stands for ``torch.Generator`` during the run."""
-        tracer, original = self._tracer, torch.Generator
+        tracer = self._tracer
+        original: Any = torch.Generator
 
         class Kind(type(original)):  # type: ignore[misc]
             def __instancecheck__(cls, value: object) -> bool:
                 return isinstance(value, original)
 
-        class Generator(original, metaclass=Kind):
+        class Generator(original, metaclass=Kind):  # type: ignore[misc]
             def __new__(cls, device: Any = "cpu") -> Any:
                 made = original.__new__(cls, device)
                 if tracer.is_recording():

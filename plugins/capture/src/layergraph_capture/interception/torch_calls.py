@@ -89,7 +89,7 @@ class TorchCalls:
         """Make and record a call of an autograd.Function."""
         self._run.unrecorded(self._snapshot.save, args, {})
         if any(map(is_function, args)):
-            return self._run.applied(func, args, kwargs)
+            return self._run.higher_orders.applied(func, args, kwargs)
         return self._run.named_function(func, args, kwargs)
 
     def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
