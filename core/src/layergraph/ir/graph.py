@@ -75,7 +75,8 @@ class Node:
     @property
     def sets_state(self) -> bool:
         """Return whether the node sets a tensor of the model to the value of its argument."""
-        return bool(self.args) and self.type == STATE
+        # A node that calls nothing has the type that it states; this is the quick way to read it.
+        return _stated_type.__get__(self) == STATE and bool(self.args)
 
     def read_instead(self, src: str, other: str) -> None:
         """Replace one node by another in the arguments and the condition."""

@@ -134,10 +134,7 @@ class CompositeBuilder:
             raise BuildError(
                 f"{where}: there is no {node.implementation!r} in it; correct the name"
             )
-        is_held = self._ir[owner].children is not None and not isinstance(
-            found, nn.Parameter | bool
-        )
-        if node.sets_state and not is_held:
+        if node.sets_state and not self._may_set(owner, found):
             where = Place("implementation", implementation.name).at("node", node.name)
             raise BuildError(
                 f"{where}: it sets {node.implementation!r}, no buffer of a module; set a buffer"
@@ -150,6 +147,11 @@ class CompositeBuilder:
                 alias += "_"
             aliases[full] = alias
         return aliases[full]
+
+    def _may_set(self, owner: str, found: object) -> bool:
+        """Return whether a graph may set a tensor: a buffer of an implementation with children."""
+        is_inside = self._ir[owner].children is not None
+        return is_inside and not isinstance(found, nn.Parameter | bool)
 
 
 @dataclass(frozen=True, slots=True)

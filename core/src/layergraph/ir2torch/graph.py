@@ -162,10 +162,10 @@ class _GraphBuilder:
     def _computing(
         self, node: Node, place: Place, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[str, Any, tuple[Any, ...]]:
-        if node.type == STATE and not args:
-            return "get_attr", self._targets[node.name], args
         op, target = "call_module", cast("Any", self._targets.get(node.name))
         if node.type == STATE:
+            if not args:
+                return "get_attr", target, args
             setter = self._graph.create_node("get_attr", SETTER, name=SETTER)
             op, target, args = "call_function", set_state, (setter, target, *args)
         if node.type == FUNCTION:
