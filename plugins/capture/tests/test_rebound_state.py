@@ -448,3 +448,9 @@ def test_passes_keep_the_nodes_that_set_a_tensor():
         lg.to_ir(model, (torch.randn(3, 4),)), ["dead-code", "canonicalize"], model.state_dict()
     )[:2]
     same_calls(model, lg.to_torch(ir, state), inputs(3))
+
+
+def test_targets_refuse_it_by_name(tmp_path):
+    ir = lg.to_ir(Running(), (torch.randn(3, 4),))
+    with pytest.raises(lg.errors.LayergraphError, match="sets a tensor of the model"):
+        lg.save(ir, tmp_path / "m.onnx", Running().state_dict(), args=(torch.randn(3, 4),))
