@@ -116,7 +116,7 @@ def changed(form: Any, chance: random.Random) -> Any:
         return value(chance)
     holder, key = chance.choice(places)
     other, other_key = chance.choice(places)
-    how = chance.randrange(10)
+    how = chance.randrange(11)
     if how == 0:
         del holder[key]
     elif how == 1:
@@ -129,10 +129,8 @@ def changed(form: Any, chance: random.Random) -> Any:
         holder[chance.choice(FIELDS)] = holder.pop(key)
     elif how == 5 and isinstance(holder, dict):
         holder[chance.choice(FIELDS)] = value(chance)
-    elif how in (6, 7):
-        _say_default(form, chance)
-    elif how == 8:
-        _say_condition(form, chance)
+    elif how in _SAYING:
+        _SAYING[how](form, chance)
     else:
         holder[key] = value(chance)
     return form
@@ -178,6 +176,24 @@ def _say_condition(form: Any, chance: random.Random) -> None:
     nodes[last]["when"] = [name, chance.random() < 0.5]
     if isinstance(form, dict) and chance.random() < 0.95:
         form["version"] = chance.choice([2, 3])
+
+
+def _say_state(form: Any, chance: random.Random) -> None:
+    """Let a node set a tensor, perhaps one that is there, to the value of another node."""
+    nodes = [each for each in holders(form) if _is_node(each)]
+    if not nodes:
+        return
+    states = [each for each in nodes if each.get("type") == "state"]
+    node = chance.choice(states if states and chance.random() < 0.8 else nodes)
+    node["type"] = "state"
+    node["args"] = [{"ref": chance.choice(nodes).get("name", "x")}]
+    if chance.random() < 0.3:
+        node["args"].append(value(chance))
+    if isinstance(form, dict) and chance.random() < 0.95:
+        form["version"] = 6
+
+
+_SAYING = {6: _say_default, 7: _say_default, 8: _say_condition, 9: _say_state}
 
 
 def _is_node(form: Any) -> bool:

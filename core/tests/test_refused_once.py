@@ -73,7 +73,6 @@ ONCE = {
         lambda x: torch.ops.higher_order.cond(x.sum() > 0, torch.sin, torch.cos, (x,)),
         r"higher_order\.cond",
     ),
-    "vjp": (lambda x: torch.func.vjp(torch.sin, x)[0], r"torch\.func\.grad, vjp"),
     "linearize": (lambda x: torch.func.linearize(torch.sin, x)[0], r"torch\.func\.linearize"),
     "jacobian": (torch.func.jacrev(torch.sum), r"torch\.(vmap|func\.grad)"),
     "forward jacobian": (torch.func.jacfwd(torch.sum), r"torch\.(vmap|func\.jvp)"),

@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch._higher_order_ops as ops
 from torch import nn
-from torch.func import functional_call, grad, grad_and_value, jvp, vmap
+from torch.autograd import functional as autograd
+from torch.func import functional_call, grad, grad_and_value, jacfwd, jacrev, jvp, vjp, vmap
 from torch.nn.attention import flex_attention
 from torch.utils.checkpoint import checkpoint
 
@@ -390,10 +391,51 @@ class FunctionalCallInAnotherMode(Layers):
         return y
 
 
-@refused("function transform")
+@exact()
 class Hessian(Base):
     def forward(self, x):
         return torch.func.hessian(lambda y: self.lin(y).sin().sum())(x[0])
+
+
+@exact()
+class JacobiansOfRows(Layers):
+    """Both directions, in a vmap, over values and tensors from around."""
+
+    def forward(self, x):
+        mean = x.mean()
+        back = vmap(jacrev(lambda y: self.rows(y) * self.scale))(x)
+        ahead = jacfwd(lambda y: (self.lin(y) * mean).sin())(x[0])
+        return back.sum(1) + ahead.sum(0)
+
+
+@exact()
+class JacobianOfTwoAndMore(Layers):
+    def forward(self, x):
+        (one, other), more = jacrev(
+            lambda y, by: ((y * by).sin(), y.mean()), argnums=(0, -1), has_aux=True
+        )(x[0], self.lin(x)[0])
+        return one.sum(0) + other.sum(0) + more
+
+
+@exact()
+class VjpCalledTwice(Layers):
+    def forward(self, x):
+        y, pull, more = vjp(
+            lambda a, by: ((self.lin(a) * by).sin(), a.mean()), x, x + 1, has_aux=True
+        )
+        one, other = pull(torch.ones_like(y))
+        return y + one * other + pull(y)[0] + more
+
+
+@exact()
+class AutogradFunctional(Layers):
+    def forward(self, x):
+        y = self.lin(x)
+        slopes = autograd.jacobian(self.rows, y[0], create_graph=True).sum(0)
+        bends = autograd.hessian(lambda a: self.rows(a).square().sum(), x[0], create_graph=True)
+        one = autograd.vjp(lambda a, b: (a * b).sin(), (x, y), y, create_graph=True)[1]
+        two = autograd.hvp(lambda a: self.lin(a).sin().sum(), x, x)[1]
+        return slopes + bends.sum(0) + one[0] * one[1] + two
 
 
 # --- others ---

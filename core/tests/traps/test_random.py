@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Generator, nn
 
+import layergraph as lg
 from core.tests.traps.harness import Base, Traps, check
+from layergraph.errors import AssumptionError
 
 TRAPS = Traps()
 exact, assumes, refused = TRAPS.exact, TRAPS.assumes, TRAPS.refused
@@ -42,11 +44,52 @@ class Draws(Base):
         return y[torch.randperm(n)] + torch.zeros(4).random_(5) + torch.zeros(4).cauchy_()
 
 
-@refused("Generator|generator")
-class GivenGenerator(Base):
+@exact()
+class OwnStream(Base):
     def forward(self, x):
         generator = torch.Generator().manual_seed(3)
+        y = self.lin(x) + torch.rand(4, generator=generator) + torch.rand(4)
+        y = y * torch.randn(4, generator=generator)
+        other = generator.manual_seed(4)
+        return y + torch.empty(4).normal_(generator=generator) + torch.rand(4, generator=other)
+
+
+@exact()
+class StreamOfSize(Base):
+    def forward(self, x):
+        generator = Generator(device=x.device)
+        generator.manual_seed(x.shape[0] + 1)
+        order = torch.randperm(4, generator=generator, device=x.device)
+        noise = torch.bernoulli(torch.full_like(x, 0.5), generator=generator)
+        return self.lin(x)[:, order] + noise
+
+
+@exact()
+class StreamInTraining(Base):
+    def forward(self, x):
+        generator = torch.Generator()
+        assert isinstance(generator, torch.Generator)
+        if self.training:
+            x = x + torch.rand(4, generator=generator)
         return self.lin(x) + torch.rand(4, generator=generator)
+
+
+@refused("seed of a random number generator")
+class UnknownSeed(Base):
+    def forward(self, x):
+        generator = torch.Generator()
+        generator.seed()
+        return self.lin(x) + torch.rand(4, generator=generator)
+
+
+@refused("state of a random number generator")
+class StateOfStream(Base):
+    def forward(self, x):
+        generator = torch.Generator().manual_seed(1)
+        state = generator.get_state()
+        y = torch.rand(4, generator=generator)
+        generator.set_state(state)
+        return self.lin(x) + y + torch.rand(4, generator=generator)
 
 
 @refused("Generator|generator")
@@ -115,6 +158,30 @@ class RandomLeaf(nn.Module):
 
     def forward(self, x):
         return self.act(x) + F.rrelu(x, training=self.training)
+
+
+class TakesGenerator(Base):
+    def forward(self, x, generator=None):
+        return self.lin(x) + torch.rand(4, generator=generator)
+
+
+def test_a_generator_of_the_caller_draws_on(tmp_path):
+    model, given = TakesGenerator(), torch.Generator().manual_seed(9)
+    before = given.get_state()
+    ir = lg.to_ir(model, (torch.randn(3, 4), given))
+    assert torch.equal(given.get_state(), before)
+    lg.save(ir, tmp_path / "m.safetensors", model.state_dict())
+    for built in (
+        lg.to_torch(ir, model.state_dict()),
+        lg.load_model(tmp_path / "m.safetensors"),
+    ):
+        one, other = (torch.Generator().manual_seed(2) for _ in range(2))
+        for rows in (3, 5):
+            x = torch.randn(rows, 4)
+            assert torch.equal(model(x, one), built(x, other))
+        assert torch.equal(one.get_state(), other.get_state())
+        with pytest.raises(AssumptionError):
+            built(x)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import layergraph as lg
+from core.tests.traps.harness import Base
 from layergraph.errors import CaptureError
 from layergraph.testing import bitwise_equal
 
@@ -144,6 +145,79 @@ class Backward(Energy):
 
 def test_gradients_that_outlive_the_call_are_refused():
     model = Backward()
-    with pytest.raises(CaptureError, match="computes gradients"):
+    with pytest.raises(CaptureError, match="'grad' of a tensor that requires gradients"):
         lg.to_ir(model, (torch.rand(3, 4),))
     assert model.one.weight.grad is None
+
+
+class Energy(Base):
+    """It takes steps down the gradient of an energy, by backward."""
+
+    def forward(self, x):
+        y = x.detach().clone().requires_grad_(True)
+        for _ in range(3):
+            if y.grad is not None:
+                raise RuntimeError
+            self.lin(y).square().sum().backward()
+            y = (y - 0.1 * y.grad).detach().requires_grad_()
+        return y
+
+
+class EnergyOfInputs(Base):
+    """Other names of the function; the second gradient adds to the first one."""
+
+    def forward(self, x):
+        with torch.enable_grad():
+            y = x.detach()
+            y.requires_grad = True
+            energy = self.lin(y).tanh()
+            torch.autograd.backward([energy], [torch.ones_like(energy)], inputs=[y])
+            first = y.grad.clone()
+            self.lin(y).square().mean().backward(inputs=y)
+        return first * y.grad
+
+
+class EnergyInTraining(Base):
+    """It differs by mode, and its result has gradients of gradients."""
+
+    def forward(self, x):
+        y = x.detach().requires_grad_()
+        if self.training:
+            self.lin(y).pow(3).sum().backward(create_graph=True, inputs=[y])
+            return self.lin(x) + y.grad
+        return self.lin(y)
+
+
+def _grads(module):
+    return [None if each.grad is None else each.grad.clone() for each in module.parameters()]
+
+
+@pytest.mark.parametrize("make", [Energy, EnergyOfInputs, EnergyInTraining])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.filterwarnings("ignore:Using backward")
+def test_backward_inside_leaves_the_same_gradients(make, training, tmp_path):
+    torch.manual_seed(0)
+    model = make().train(training)
+    for number, each in enumerate(model.parameters()):
+        each.grad = torch.full_like(each, number + 1.0) if number else None
+    before = [each.grad for each in model.parameters()]
+    numbers = _grads(model)
+    ir = lg.to_ir(model, (torch.randn(3, 4),))
+    assert all(each.grad is was for each, was in zip(model.parameters(), before, strict=True))
+    assert bitwise_equal(_grads(model), numbers)
+    lg.save(ir, tmp_path / "m.safetensors", model.state_dict())
+    for built in (
+        lg.to_torch(ir, model.state_dict()),
+        lg.load_model(tmp_path / "m.safetensors"),
+    ):
+        for mode in (training, not training):
+            for rows in (3, 5):
+                x = torch.randn(rows, 4)
+                results = []
+                for each in (model, built):
+                    each.train(mode).zero_grad()
+                    result = each(x)
+                    if result.requires_grad:
+                        result.sum().backward()
+                    results.append((result.detach(), _grads(each)))
+                assert bitwise_equal(*results)

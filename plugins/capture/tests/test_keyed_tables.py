@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -64,6 +65,23 @@ class Caught(Kept):
             return self.cache.setdefault(key, self.table(x))
 
 
+class Ordered(Kept):
+    """It drops the table that it has used least recently."""
+
+    def __init__(self):
+        super().__init__()
+        self.cache = OrderedDict()
+
+    def kept(self, x, key):
+        if key in self.cache:
+            self.cache.move_to_end(key)
+            return self.cache[key]
+        if len(self.cache) > 1:
+            self.cache.popitem(last=False)
+        self.cache[key] = self.table(x)
+        return self.cache[key]
+
+
 class Bounded(Kept):
     def kept(self, x, key):
         if self.cache.get(key) is None:
@@ -108,7 +126,9 @@ class InClosure(Base):
         return mask(x.shape[1], x.shape[1]) @ y
 
 
-@pytest.mark.parametrize("make", [Kept, Called, ByTuple, Caught, Bounded, Shared, InClosure])
+@pytest.mark.parametrize(
+    "make", [Kept, Called, ByTuple, Caught, Ordered, Bounded, Shared, InClosure]
+)
 def test_each_call_computes_the_table(make, tmp_path):
     model = make()
     held = dict(getattr(model, "cache", {}))

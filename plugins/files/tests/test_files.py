@@ -398,8 +398,8 @@ def test_first_version_is_read_for_good():
 def test_newer_versions_are_refused(tmp_path):
     path = tmp_path / "m.json"
     lg.save(lg.to_ir(nn.ReLU()), path)
-    path.write_text(path.read_text().replace('"version": 1', '"version": 6'))
-    with pytest.raises(FileError, match=r"m\.json, version: .* version 6; .*update"):
+    path.write_text(path.read_text().replace('"version": 1', '"version": 7'))
+    with pytest.raises(FileError, match=r"m\.json, version: .* version 7; .*update"):
         lg.load(path)
 
 

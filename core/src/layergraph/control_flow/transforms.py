@@ -10,7 +10,7 @@ import torch
 
 Function = Callable[..., Any]
 
-NAMES = ("bound", "grad", "grad_and_value", "jvp", "vmap")
+NAMES = ("bound", "grad", "grad_and_value", "jacfwd", "jacrev", "jvp", "pullback", "vjp", "vmap")
 """The functions here that may be nodes."""
 
 
@@ -122,6 +122,94 @@ def jvp(
     return torch.func.jvp(body, primals, tangents, strict=strict, has_aux=has_aux)
 
 
+def jacrev(
+    body: Function, argnums: Any, has_aux: bool, chunk_size: int | None, args: tuple[Any, ...]
+) -> Any:
+    """Call ``torch.func.jacrev`` of a body.
+
+    Args:
+        body: a function.
+        argnums: see ``torch.func.jacrev``.
+        has_aux: see ``torch.func.jacrev``.
+        chunk_size: see ``torch.func.jacrev``.
+        args: the arguments.
+
+    Example:
+        >>> import torch
+        >>> from layergraph.control_flow.transforms import jacrev
+        >>> jacrev(torch.square, 0, False, None, (torch.tensor([3.0]),))
+        tensor([[6.]])
+    """
+    return torch.func.jacrev(body, argnums, has_aux=has_aux, chunk_size=chunk_size)(*args)
+
+
+def jacfwd(
+    body: Function, argnums: Any, has_aux: bool, randomness: str, args: tuple[Any, ...]
+) -> Any:
+    """Call ``torch.func.jacfwd`` of a body.
+
+    Args:
+        body: a function.
+        argnums: see ``torch.func.jacfwd``.
+        has_aux: see ``torch.func.jacfwd``.
+        randomness: see ``torch.func.jacfwd``.
+        args: the arguments.
+
+    Example:
+        >>> import torch
+        >>> from layergraph.control_flow.transforms import jacfwd
+        >>> jacfwd(torch.square, 0, False, "error", (torch.tensor([3.0]),))
+        tensor([[6.]])
+    """
+    return torch.func.jacfwd(body, argnums, has_aux, randomness=randomness)(*args)
+
+
+class Pullback:
+    """The function that ``torch.func.vjp`` returns, for :func:`pullback`.
+
+    Args:
+        function: the function.
+    """
+
+    def __init__(self, function: Function) -> None:
+        self.function = function
+
+
+def vjp(body: Function, primals: tuple[Any, ...], has_aux: bool = False) -> tuple[Any, ...]:
+    """Call ``torch.func.vjp`` of a body; the function in the result is a :class:`Pullback`.
+
+    Args:
+        body: a function.
+        primals: see ``torch.func.vjp``.
+        has_aux: see ``torch.func.vjp``.
+
+    Example:
+        >>> import torch
+        >>> from layergraph.control_flow.transforms import pullback, vjp
+        >>> value, of_vjp = vjp(torch.square, (torch.tensor(3.0),))
+        >>> pullback(of_vjp, torch.tensor(1.0))
+        (tensor(6.),)
+    """
+    value, function, *aux = torch.func.vjp(body, *primals, has_aux=has_aux)
+    return value, Pullback(function), *aux
+
+
+def pullback(function: Pullback, *cotangents: Any, **kwargs: Any) -> Any:
+    """Call the function of :func:`vjp`.
+
+    Args:
+        function: the function.
+        cotangents: see ``torch.func.vjp``.
+        kwargs: ``retain_graph`` and ``create_graph``.
+
+    Raises:
+        TypeError: it is no result of :func:`vjp`.
+    """
+    if not isinstance(function, Pullback):
+        raise TypeError(f"{function!r} is no function of torch.func.vjp; give the result of vjp")
+    return function.function(*cotangents, **kwargs)
+
+
 # The homes of torch's higher-order functions, by node name.
 _HIGHER_ORDER = {
     "torch.cond": "torch._higher_order_ops.cond.cond",
@@ -132,6 +220,10 @@ _HIGHER_ORDER = {
     "torch._higher_order_ops.map": "torch._higher_order_ops.map.map",
     "torch._higher_order_ops.scan": "torch._higher_order_ops.scan.scan",
     "torch._higher_order_ops.switch": "torch._higher_order_ops.switch.switch",
+    **{
+        f"torch.autograd.functional.{name}": f"torch.autograd.functional.{name}"
+        for name in "hessian hvp jacobian jvp vhp vjp".split()
+    },
 }
 
 

@@ -20,7 +20,15 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch.overrides import get_overridable_functions
 
-from layergraph.control_flow import choices, guards, loops, regions, transforms
+from layergraph.control_flow import (
+    choices,
+    generators,
+    gradients,
+    guards,
+    loops,
+    regions,
+    transforms,
+)
 from layergraph.functions import checked, fields
 from layergraph.functions.operations import give_tensors, is_refused
 
@@ -121,6 +129,8 @@ _LISTED: tuple[_Listed, ...] = (
     _Listed("layergraph", fields, ("attributes", "fields", "set_fields")),
     _Listed("layergraph", choices, "choose holds truth".split()),
     _Listed("layergraph", loops, ("loop",)),
+    _Listed("layergraph", generators, generators.NAMES),
+    _Listed("layergraph", gradients, gradients.NAMES),
     _Listed("layergraph", transforms, transforms.NAMES),
     _Listed(
         "layergraph",

@@ -38,8 +38,9 @@ class Node:
     Attributes:
         name: unique in the graph.
         type: ``input``, ``output``, ``function`` (of torch), ``state`` (a tensor that the graph
-            reads directly), else the type of the implementation that the node calls. In an IR, the
-            type of a call is always that of its implementation.
+            reads directly, or sets, if the node has an argument), else the type of the
+            implementation that the node calls. In an IR, the type of a call is always that of its
+            implementation.
         implementation: the target of the node. Of an input: the name of the parameter, if no other
             input has it (else the name of the node is used). Of a function: its name
             (``"torch.flatten"``). Of a state: its key in the state dict of the whole model. Of a
@@ -51,9 +52,10 @@ class Node:
         kwargs: keyword arguments, in the same form. Of an input, the known facts: ``default``, its
             default; ``fixed``, the only value that it may have; ``rank`` and ``dtype`` at capture.
         data: annotations of the user; layergraph keeps them.
-        when: the condition of a function or a call. With ``(Ref("truth"), True)``, the node runs
-            only if the value of ``truth`` is True; otherwise its value is None. With None, it
-            always runs. A node with a condition states its ``args``.
+        when: the condition of a function, a call, or a state that is set. With
+            ``(Ref("truth"), True)``, the node runs only if the value of ``truth`` is True;
+            otherwise its value is None. With None, it always runs. A node with a condition states
+            its ``args``.
     """
 
     name: str
@@ -69,6 +71,12 @@ class Node:
     def is_call(self) -> bool:
         """Return whether the node calls an implementation."""
         return self._callee is not None or self.type not in CORE_NODE_TYPES
+
+    @property
+    def sets_state(self) -> bool:
+        """Return whether the node sets a tensor of the model to the value of its argument."""
+        # A node that calls nothing has the type that it states; this is the quick way to read it.
+        return _stated_type.__get__(self) == STATE and bool(self.args)
 
     def read_instead(self, src: str, other: str) -> None:
         """Replace one node by another in the arguments and the condition."""

@@ -98,7 +98,8 @@ def _text(node: Node, given: str) -> str:
     if node.type == OUTPUT:
         return f"return {given}"
     if node.type == STATE:
-        return f"{node.name} = state {node.implementation}"
+        read = f"{node.name} = state {node.implementation}"
+        return f"{read} = {given}" if node.sets_state else read
     if node.type == FUNCTION:
         return f"{node.name} = {node.implementation}({given})"
     return f"{node.name} = {node.type} {node.implementation}({given})"

@@ -25,6 +25,7 @@ from torch.package.package_importer import PackageImporter
 
 from layergraph.control_flow.choices import called
 from layergraph.control_flow.regions import REGIONS, ending
+from layergraph.control_flow.states import SETTER, set_buffer
 from layergraph.errors import BuildError
 from layergraph.ir2torch.code_check import compiled_forward
 from layergraph.ir2torch.codegen import generated_code
@@ -98,9 +99,9 @@ class Composite(Holder, fx.GraphModule):
         findable = nn.Module()
         vars(findable).update(vars(members))
         vars(findable).update({alias: find(members, path) for alias, path in aliases.items()})
-        vars(findable).update(dict.fromkeys(bodies))
+        vars(findable).update(dict.fromkeys((*bodies, SETTER)))
         super().__init__(findable, graph, "Composite")
-        for found in (*aliases, *bodies):
+        for found in (*aliases, *bodies, SETTER):
             self.__dict__.pop(found, None)
         self._hold(members)
         self.__dict__.update(evaluation=second, _aliases=dict(aliases), _bodies=dict(bodies))
@@ -219,6 +220,10 @@ class Composite(Holder, fx.GraphModule):
 
     def _ending_regions(self) -> AbstractContextManager[None]:
         return ending()
+
+    def _set_state(self, path: str, value: object) -> None:
+        owner, _, name = self._aliases.get(path, path).rpartition(".")
+        set_buffer(self.get_submodule(owner), name, value)
 
     def _recompile_submodules(self) -> list[tuple[str, Any]]:
         # The build compiles children before their parents.

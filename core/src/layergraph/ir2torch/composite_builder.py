@@ -128,10 +128,16 @@ class CompositeBuilder:
             owner, rest = owner_of(self._ir, node.implementation)
         path = self._ancestry.path(implementation.name, owner)
         full = ".".join(part for part in (path, rest) if part)
-        if path is None or rest == "" or not _is_of_kind(find(members, full), node):
+        found = find(members, full)
+        if path is None or rest == "" or not _is_of_kind(found, node):
             where = Place("implementation", implementation.name).at("node", node.name)
             raise BuildError(
                 f"{where}: there is no {node.implementation!r} in it; correct the name"
+            )
+        if node.sets_state and not self._may_set(owner, found):
+            where = Place("implementation", implementation.name).at("node", node.name)
+            raise BuildError(
+                f"{where}: it sets {node.implementation!r}, no buffer of a module; set a buffer"
             )
         if is_attribute_path(full) and not taken_names() & set(full.split(".")):
             return full
@@ -141,6 +147,11 @@ class CompositeBuilder:
                 alias += "_"
             aliases[full] = alias
         return aliases[full]
+
+    def _may_set(self, owner: str, found: object) -> bool:
+        """Return whether a graph may set a tensor: a buffer of an implementation with children."""
+        is_inside = self._ir[owner].children is not None
+        return is_inside and not isinstance(found, nn.Parameter | bool)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import functools
 import operator
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, cast
 
 import torch
 from torch import fx
@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from layergraph.control_flow.choices import conditionally
 from layergraph.control_flow.guards import assume, assume_tensor
+from layergraph.control_flow.states import SETTER, set_state
 from layergraph.errors import BuildError, Place
 from layergraph.functions.checked import packed_sequence
 from layergraph.functions.foreign import listing
@@ -161,9 +162,12 @@ class _GraphBuilder:
     def _computing(
         self, node: Node, place: Place, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[str, Any, tuple[Any, ...]]:
+        op, target = "call_module", cast("Any", self._targets.get(node.name))
         if node.type == STATE:
-            return "get_attr", self._targets[node.name], args
-        op, target = "call_module", self._targets.get(node.name)
+            if not args:
+                return "get_attr", target, args
+            setter = self._graph.create_node("get_attr", SETTER, name=SETTER)
+            op, target, args = "call_function", set_state, (setter, target, *args)
         if node.type == FUNCTION:
             op, target, args = self._function(node, place, args, kwargs)
         if node.when is not None:

@@ -17,6 +17,7 @@ from torch.fx.node import map_aggregate
 
 from layergraph.control_flow import choices, guards
 from layergraph.control_flow.regions import REGIONS
+from layergraph.control_flow.states import set_state
 from layergraph.errors import BuildError
 from layergraph.outputs import OutputClass
 
@@ -34,6 +35,11 @@ def scriptable(graph: fx.Graph) -> fx.Graph:
         if node.op != "call_function":
             continue
         target: Any = node.target
+        if target is set_state:
+            raise BuildError(
+                f"torch.jit.script cannot take {node.name!r}: TorchScript sets no buffer to a "
+                f"tensor of another shape; {_INSTEAD}"
+            )
         if target in REGIONS:
             raise BuildError(
                 f"torch.jit.script cannot take {node.name!r}: TorchScript has no node that begins "

@@ -33,6 +33,7 @@ _CHANGED = "it changes its input {!r} in place, which is read later; let it comp
 _NAMES_OF_NUMPY = {"axis": "dim", "keepdims": "keepdim"}
 _NEW = "the new value"
 _NO_PART = "it changes a part of {!r} in place, for which the target has one value"
+_SETS = "it sets a tensor of the model for later calls, and the target keeps none"
 _ONE_WAY = "it runs only if {} is {}, and the target computes no step under a condition"
 
 
@@ -153,6 +154,8 @@ class Frame:
         for node in graph:
             if node.type == INPUT:
                 self._values[node.name] = given[node.name]
+            elif node.sets_state:
+                self._values[node.name] = self._model.lack(self._step(node), _SETS)
             elif node.type == STATE:
                 self._values[node.name] = self._model.tensor(node.implementation)
             elif node.type == OUTPUT:

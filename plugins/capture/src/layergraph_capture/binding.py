@@ -23,8 +23,8 @@ from layergraph_capture.trackers.objects import GivenObject, Objects, is_named
 LazyElement = Callable[[], TracedValue]
 """A function that returns an element of a value; the element becomes a node at the first call."""
 
-Bind = Callable[[torch.Tensor, TracedValue | LazyElement], None]
-"""A function that binds a tensor to a traced value, or to an element of one."""
+Bind = Callable[[Any, TracedValue | LazyElement], None]
+"""A function that binds a tensor, or a generator, to a traced value, or to an element of one."""
 
 Size = Callable[[Any, TracedValue, int], Any]
 """A function that makes the symbolic number for an item of an object."""
@@ -175,6 +175,12 @@ class Binding:
 
     def root(self, given: Any, value: TracedValue) -> Any:
         """Return a copy of the argument, with its tensors bound."""
+        if isinstance(given, torch.Generator):
+            self.is_open = True
+            self._call("layergraph.assume_container", value, "Generator", None, self._name)
+            copied = torch.Generator(given.device).set_state(given.get_state())
+            self._bind(copied, value)
+            return copied
         self.is_open = self._objects.is_open(given)
         if not self.is_open:
             return self._noted(given, _copied(given), value)

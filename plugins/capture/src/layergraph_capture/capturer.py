@@ -21,12 +21,14 @@ from layergraph_capture.loops.short_runs import LongRunError, ShortRuns
 from layergraph_capture.original import unfit
 from layergraph_capture.replaying.tracer import ReplayTracer
 from layergraph_capture.run_options import RunOptions
+from layergraph_capture.state_tracer import StateTracer
 from layergraph_capture.symbolic.conversions import Conversions
 from layergraph_capture.symbolic.kept_sizes import replace_kept_sizes
 from layergraph_capture.tables.keyed_tables import KeyedTables
 from layergraph_capture.tracer import EagerTracer
 from layergraph_capture.trackers.constants import Constants
 from layergraph_capture.trackers.objects import Objects
+from layergraph_capture.trackers.rebound_state import ReboundState
 from layergraph_capture.ways.examples import one_record
 from layergraph_capture.ways.explore import Explorer, Ways
 from layergraph_capture.ways.plans import Plan
@@ -71,6 +73,7 @@ class EagerCapturer(Capturer):
         self._doubts: list[Change] = []
         self._tables = KeyedTables(request.module_index.reach)
         self._request = request
+        self._rebound = ReboundState(request.module_index, request.memory)
         self._kind = ReplayTracer if request.modes == "both" else EagerTracer
 
     def tracer(
@@ -109,17 +112,19 @@ class EagerCapturer(Capturer):
             self._tables,
             self._saved,
             self._doubts,
+            self._rebound,
             answers,
             numbers_turns,
             knows,
             branches,
             plan,
         )
-        kind = self._kind if replays else EagerTracer
+        kind = StateTracer if self._rebound.places else self._kind if replays else EagerTracer
         return kind(request.module_index, request.keys, request.memory, request.functions, options)
 
     def complete(self, trace: Trace, run: Run) -> Trace:
         """See :class:`Capturer`."""
+        self._rebound.note_capture()
         if self._tables.begin():
             trace = self._with_tables(run) or trace
         ways: list[Ways] = []
@@ -220,11 +225,17 @@ class EagerCapturer(Capturer):
     def confirms(self, ir: Ir) -> bool:
         """See :class:`Capturer`."""
         index, given = self._request.module_index, self._examples[0]
+        is_same = self._rebound.is_same_in_both_modes()
+        if self._rebound.adopt() or not is_same:
+            self._begin_again()
+            return False
         refusal = self._doubts[0].refusal() if self._doubts else self._tables.refusal
         if (refusal or self._tables.is_on) and not self._is_like_later_calls(ir):
-            if refusal is not None and not self._tables.is_on:
-                raise refusal
-            self._tables.give_up()
+            self._rebound.note(self._doubts)
+            if not self._rebound.adopt():
+                if refusal is not None and not self._tables.is_on:
+                    raise refusal
+                self._tables.give_up()
             self._begin_again()
             return False
         if not self._short_runs.is_short:
@@ -236,7 +247,8 @@ class EagerCapturer(Capturer):
         return False
 
     def _is_like_later_calls(self, ir: Ir) -> bool:
-        calls = LaterCalls(ir, self._request.module_index, self._constants, self._arguments_of)
+        index, keeps_state = self._request.module_index, bool(self._rebound.places)
+        calls = LaterCalls(ir, index, self._constants, self._arguments_of, keeps_state)
         sizes = self._tables.sizes()[:_MOST_TABLES]
         return self._short_runs.is_compared and all(
             calls.are_like_first_ones(each, sizes) for each in self._request.examples
@@ -252,6 +264,9 @@ class EagerCapturer(Capturer):
     def retries(self) -> bool:
         """See :class:`Capturer`."""
         if self._short_runs.goes_on() or self._tables.begin():
+            self._begin_again()
+            return True
+        if self._rebound.adopt():
             self._begin_again()
             return True
         if self._saved.are_needed and not self._saved.are_kept:

@@ -103,15 +103,8 @@ class FunctionCalls:
         return bound if self._turns is None else self._turns.parts(bound)
 
     def _keep_saved(self, name: str) -> None:
-        """Raise if a function computes gradients, and autograd has saved no tensors so far."""
-        if name != GRAD:
-            return
-        try:
-            self._run.switch.saved.need()
-        except CaptureError as error:
-            # The code of the model may catch the error.
-            self._run.refuse(str(error))
-            raise
+        if name == GRAD:
+            self._run.backward.keep_saved()
 
     def _stop_before_kernel(self, name: str, error: CaptureError) -> None:
         """Raise if a kernel would read a tensor without memory, which would crash the process."""

@@ -41,6 +41,8 @@ class LaterCalls:
         module_index: the model.
         constants: the tensors that it has besides.
         arguments_of: returns the arguments of an example.
+        keeps_state: whether each call depends on the one before, so that nothing is to be compared
+            after a call that raises an error.
     """
 
     def __init__(
@@ -49,12 +51,14 @@ class LaterCalls:
         module_index: ModuleIndex,
         constants: Constants,
         arguments_of: Callable[[Example], Arguments],
+        keeps_state: bool,
     ) -> None:
         self._ir = ir
         self._module_index = module_index
         self._model = module_index.root.module
         self._constants = constants
         self._arguments_of = arguments_of
+        self._keeps_state = keeps_state
 
     def are_like_first_ones(self, example: Example, others: Sequence[int] = ()) -> bool:
         """Return whether later calls give what first calls give, bit for bit, in both modes.
@@ -102,18 +106,29 @@ class LaterCalls:
             # Tables are often made in a call that needs no gradients.
             with torch.no_grad():
                 is_alike = self._step(rebuilt, given[0])
-            return is_alike and all(self._step(rebuilt, each) for each in given[1:])
+            for each in given[1:]:
+                if not is_alike:
+                    break
+                is_alike = self._step(rebuilt, each)
+            return is_alike is not False
 
-    def _step(self, rebuilt: nn.Module, calls: list[Arguments]) -> bool:
-        """Compare the first call that is possible; those before it are impossible for both."""
+    def _step(self, rebuilt: nn.Module, calls: list[Arguments]) -> bool | None:
+        """Compare the first call that is possible; those before it are impossible for both.
+
+        Returns:
+            Whether both give the same; None if the calls after it are not to be compared.
+        """
         for each in calls:
             theirs, ours = _outcome(self._model, each), _outcome(rebuilt, each)
             if isinstance(ours, AssumptionError):
-                return True
+                return None if self._keeps_state else True
             if isinstance(theirs, list) or isinstance(ours, list):
                 return (
                     isinstance(theirs, list) and isinstance(ours, list) and _are_same(ours, theirs)
                 )
+            if self._keeps_state:
+                # The model may have replaced tensors before its error; a graph does so later.
+                return None
         return True
 
 

@@ -14,6 +14,7 @@ from layergraph_capture.symbolic.conversions import Conversions
 from layergraph_capture.tables.keyed_tables import KeyedTables
 from layergraph_capture.trackers.constants import Constants
 from layergraph_capture.trackers.objects import Objects
+from layergraph_capture.trackers.rebound_state import ReboundState
 from layergraph_capture.ways.plans import Plan
 
 
@@ -31,6 +32,7 @@ class RunOptions:
         tables: the dicts that are keyed by sizes.
         saved: the treatment of the tensors that autograd saves.
         doubts: takes the changes after which the IR is to be compared with the model.
+        rebound: the tensors that the code of the model replaces.
         answers: the forced answers of the first decisions.
         numbers_turns: whether the iteration numbers of loops are symbolic.
         knows: returns whether earlier runs have shown that changes affect no later run.
@@ -47,6 +49,7 @@ class RunOptions:
     tables: KeyedTables
     saved: SavedTensors
     doubts: list[Change]
+    rebound: ReboundState
     answers: Sequence[bool] = ()
     numbers_turns: bool = False
     knows: Callable[[Sequence[Change]], bool] | None = None

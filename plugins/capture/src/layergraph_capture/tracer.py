@@ -16,7 +16,7 @@ from torch import nn
 
 from layergraph.functions.names import Functions
 from layergraph.ir import Value
-from layergraph.literals import UnknownValueError, to_graph_literal
+from layergraph.literals import to_graph_literal
 from layergraph.tensors.state import Memory
 from layergraph.torch2ir.indexing.leaves import note_leaves
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
@@ -27,6 +27,8 @@ from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.tracer import Tracer
 from layergraph_capture.arguments import tensors_in
 from layergraph_capture.function_calls import FunctionCalls
+from layergraph_capture.interception.backward import Backward
+from layergraph_capture.interception.generators import Generators
 from layergraph_capture.interception.higher_order import HigherOrderCalls
 from layergraph_capture.interception.interceptors import unseen
 from layergraph_capture.interception.saved_tensors import transforms_without_hooks
@@ -72,6 +74,10 @@ class EagerTracer(Tracer):
         devices: maps device objects to the tensors that they were read from.
         tensors: maps tensors to their values.
         calls: makes the calls that torch's modes see.
+        backward: makes the calls of ``backward``.
+        higher_orders: makes the calls that take functions.
+        options: the options of the run.
+        made_generators: maps generators of random numbers to their values.
         trains: the mode of each module before the run.
     """
 
@@ -93,14 +99,17 @@ class EagerTracer(Tracer):
         # Bound once, because each call of a function uses it.
         self.unrecorded = switch.unrecorded  # type: ignore[method-assign]
         self.policy = TablePolicy(module_index, options)
+        self.options = options
+        self.made_generators = Generators(self)
         self._arguments, self._values = options.arguments, options.values
         self.short_runs = options.short_runs
         self._trackers = trackers = RunTrackers(self, options, switch)
         self.guards, self.decisions = trackers.guards, trackers.decisions
         self.sizes, self.devices = trackers.sizes, trackers.devices
         self.tensors, self._snapshot = trackers.tensors, trackers.snapshot
+        self.backward = Backward(self, trackers.snapshot)
         self._results = Results(self, options.objects)
-        self._higher_order = HigherOrderCalls(self)
+        self.higher_orders = HigherOrderCalls(self)
         self._slices = ListSlices(module_index.reach)
         self._turns = TurnPatches(self.sizes, self._slices) if options.numbers_turns else None
         if options.numbers_turns:
@@ -140,6 +149,7 @@ class EagerTracer(Tracer):
             self._keyed_tables.note(self.changes)
             self.tensors.clear()
             self.devices.clear()
+            self.made_generators.clear()
             self.sizes.end()
 
     def _complete(self, trace: Trace) -> None:
@@ -161,7 +171,7 @@ class EagerTracer(Tracer):
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """See :class:`Tracer`."""
         args, kwargs, self.parameters = self._arguments.bind(
-            self.recorder, self.tensors.bind, self.sizes.of_caller, self._turns
+            self.recorder, self.made_generators.bind_any, self.sizes.of_caller, self._turns
         )
         return args, kwargs
 
@@ -184,6 +194,8 @@ class EagerTracer(Tracer):
         yield from named_functions(self)
         yield from size_functions(self)
         yield from self.tables.patches()
+        yield from self.made_generators.patches()
+        yield from self.backward.patches()
 
     def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
         """See :class:`Tracer`."""
@@ -249,7 +261,7 @@ class EagerTracer(Tracer):
             return self.devices.read(value)
         if isinstance(value, TracedValue):
             return value
-        raise UnknownValueError(f"{value!r}, a {type(value).__name__}")
+        return self.made_generators.read(value)
 
     def device_type(self, kind: str) -> Value:
         """See :class:`Tracer`. If the inputs are on such a device, return their device type."""
@@ -283,7 +295,7 @@ class EagerTracer(Tracer):
         self, name: str, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """See :class:`Tracer`."""
-        return self._higher_order.call(name, original, args, kwargs)
+        return self.higher_orders.call(name, original, args, kwargs)
 
     def aten(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make and record a call that only torch's dispatcher sees."""

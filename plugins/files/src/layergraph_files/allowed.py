@@ -52,8 +52,8 @@ _NAMES = frozenset(
 _RECURRENT = frozenset("gru lstm rnn_relu rnn_tanh".split())
 _FLAG = 3
 
-# Python functions that check their arguments, although another operation has their name.
-_IN_PYTHON = frozenset({"torch.autograd.grad"})
+# Python functions that check their arguments, although operations have such names.
+_IN_PYTHON = "torch.autograd."
 
 # For these names, a graph runs the functions of layergraph.functions.checked. The operations
 # themselves do not check.
@@ -75,7 +75,7 @@ def may_call(node: Node) -> bool:
 def _by_name(implementation: str) -> tuple[bool | None, bool]:
     """Return if a file may call a function (None: the arguments decide), and if it is recurrent."""
     package, _, rest = implementation.partition(".")
-    if package != "torch" or implementation in _IN_PYTHON:
+    if package != "torch" or implementation.startswith(_IN_PYTHON):
         return True, False
     if rest.startswith("ops."):
         # In torch.ops.aten.add.Tensor, add is the operation and Tensor the overload.

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from layergraph.ir import BODY
+from layergraph.ir import BODY, STATE
 from layergraph.ir.mapping import Implementations
 from layergraph_files.parse_errors import JsonPath, ParseError, expect
 
 FORMAT = "layergraph"
-VERSION = 5
+VERSION = 6
 
 
 def version_for(ir: Implementations) -> int:
     """Return the lowest version that can hold an IR, so that older releases read the file."""
+    nodes = [node for each in ir.values() for graph in each.graphs for node in graph.nodes.values()]
+    if any(node.sets_state for node in nodes):
+        return 6
     specs = [spec for each in ir.values() for spec in each.tensors.values()]
     if any(spec.narrows is not None for spec in specs):
         return 5
@@ -22,9 +25,7 @@ def version_for(ir: Implementations) -> int:
         return 4
     if any(each.type == BODY for each in ir.values()):
         return 3
-    graphs = (graph for each in ir.values() for graph in each.graphs)
-    has_conditions = any(node.when is not None for graph in graphs for node in graph.nodes.values())
-    return 2 if has_conditions else 1
+    return 2 if any(node.when is not None for node in nodes) else 1
 
 
 def _to_version_2(document: dict[str, Any]) -> dict[str, Any]:
@@ -33,17 +34,14 @@ def _to_version_2(document: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ParseError: a node has a condition.
     """
-    spot: JsonPath = (None, "implementations")
-    for index, each in enumerate(_listed(document, "implementations")):
-        here = (spot, index)
-        for graph, place in ((each, here), (_field(each, "evaluation"), (here, "evaluation"))):
-            for number, node in enumerate(_listed(graph, "nodes")):
-                if isinstance(node, dict) and "when" in node:
-                    raise ParseError(
-                        (((place, "nodes"), number), "when"),
-                        "version 1 of the format has no conditions",
-                        'write "version": 2',
-                    )
+    for graph, place in _graphs(document):
+        for number, node in enumerate(_listed(graph, "nodes")):
+            if isinstance(node, dict) and "when" in node:
+                raise ParseError(
+                    (((place, "nodes"), number), "when"),
+                    "version 1 of the format has no conditions",
+                    'write "version": 2',
+                )
     return document
 
 
@@ -96,6 +94,35 @@ def _to_version_5(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+def _to_version_6(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document of version 5 as it is: version 6 reads the same, and sets states.
+
+    Raises:
+        ParseError: a node of type ``state`` takes an argument.
+    """
+    for graph, place in _graphs(document):
+        sinks = {str(_field(each, "sink")) for each in _listed(graph, "edges")}
+        for number, node in enumerate(_listed(graph, "nodes")):
+            if _field(node, "type") == STATE and (
+                _field(node, "args") or _field(node, "inputs") or _field(node, "name") in sinks
+            ):
+                raise ParseError(
+                    ((place, "nodes"), number),
+                    "versions 1 to 5 of the format have no nodes that set a tensor",
+                    'write "version": 6',
+                )
+    return document
+
+
+def _graphs(document: dict[str, Any]) -> Iterator[tuple[Any, JsonPath]]:
+    """Yield the form of each graph of a document, and its place."""
+    spot: JsonPath = (None, "implementations")
+    for index, each in enumerate(_listed(document, "implementations")):
+        here: JsonPath = (spot, index)
+        yield each, here
+        yield _field(each, "evaluation"), (here, "evaluation")
+
+
 def _field(form: Any, name: str) -> Any:
     return form.get(name) if isinstance(form, dict) else None
 
@@ -111,6 +138,7 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     2: _to_version_3,
     3: _to_version_4,
     4: _to_version_5,
+    5: _to_version_6,
 }
 """For each version, the function that turns a document of it into one of the next version."""
 

@@ -44,7 +44,7 @@ def aliases(
 
 def written(node: Node, layers: _Layers) -> list[str]:
     """Return the nodes whose values a node may change in place."""
-    if not effect_of(node, layers) & Effect.WRITES:
+    if node.sets_state or not effect_of(node, layers) & Effect.WRITES:
         return []
     if is_unlisted(node):
         return node.sources()

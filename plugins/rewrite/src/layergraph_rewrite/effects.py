@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 class Effect(enum.Flag):
     """An effect of a node besides its value.
 
-    WRITES: it changes a tensor in place. UPDATES: it changes tensors of its own layer. DRAWS: it
-    draws random numbers. CHECKS: it raises an error if a value is not as expected. REGION: it
-    begins or ends a region, such as ``no_grad``, or takes gradients, which depend on how its
-    arguments were computed.
+    WRITES: it changes a tensor in place, or sets one of the model. UPDATES: it changes tensors of
+    its own layer. DRAWS: it draws random numbers. CHECKS: it raises an error if a value is not as
+    expected. REGION: it begins or ends a region, such as ``no_grad``, or takes gradients, which
+    depend on how its arguments were computed.
     """
 
     NONE = 0
@@ -53,6 +53,8 @@ def effect_of(node: Node, layers: Mapping[str, WorkingLayer]) -> Effect:
             # An in-place flag or a training flag may be given by position.
             effect |= _flags(node.implementation, node.args or ())
         return effect
+    if node.sets_state:
+        return Effect.WRITES
     return _of_layer(layers[node.implementation]) if node.is_call else Effect.NONE
 
 
@@ -70,7 +72,7 @@ def _of_layer(layer: WorkingLayer) -> Effect:
             effect |= _of_leaf(each)
         for graph in each.graphs:
             for node in graph:
-                if node.type == FUNCTION:
+                if node.type == FUNCTION or node.sets_state:
                     effect |= effect_of(node, {})
     return effect & ~Effect.REGION  # each region of a graph ends in it
 

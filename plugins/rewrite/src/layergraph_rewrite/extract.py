@@ -237,14 +237,17 @@ class _Part:
             return
         last = max(graph.order.label(name) for name in kept if name != graph.output().name)
         for node in list(graph):
-            if node.name in kept or node.type in (INPUT, STATE):
+            if node.name in kept or (node.type in (INPUT, STATE) and not node.sets_state):
                 continue
             effect = effect_of(node, layers)
             if not effect & ~Effect.DRAWS:
                 continue
             is_known = all(source in kept for source in node.sources())
             label = graph.order.label(node.name)
-            if is_known and (effect & Effect.REGION or (node.sources() and label < last)):
+            if node.sets_state and not is_known:
+                continue
+            is_before = bool(node.sources()) and label < last
+            if is_known and (effect & Effect.REGION or node.sets_state or is_before):
                 kept.add(node.name)
             elif effect & Effect.WRITES and label < last:
                 self._keep_write(graph, node, kept, inputs, late)

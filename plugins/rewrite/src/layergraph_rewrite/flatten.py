@@ -97,7 +97,8 @@ class _Flattening:
         self._training = training
         self._namer = Namer()
         self._output = self._namer.name(OUTPUT)
-        self._states: dict[str, Ref] = {}
+        self._states: dict[str, Any] = {}
+        self._has_bodies = any(each.type == BODY for each in ir.values())
         self._conditions: dict[str, _When] = {}
         self._calls: list[_Call] = []
         nodes = sum(len(graph.nodes) for each in ir.values() for graph in each.graphs)
@@ -182,21 +183,23 @@ class _Flattening:
         when: _When,
     ) -> Iterator[Node]:
         known = _element(node, args)
-        if node.type == STATE:
+        if node.type == STATE and not args:
             known = self._states.get(node.implementation, _UNKNOWN)
         if known is not _UNKNOWN:
             self._note(call, node, known)
             return
         wish = node.implementation if node.is_call or node.type == STATE else node.name
         name = self._namer.name(wish)
-        when = when if node.is_call or node.type == FUNCTION else None
+        when = when if node.type != STATE or args else None
         given = (*call.arguments[node.name], *node.kwargs.values())
         self._spend_on((*args, *kwargs.values()), given)
         yield Node(name, node.type, node.implementation, args, kwargs, node.data, when)
         ref = call.values[node.name] = Ref(name)
         self._conditions[name] = when
         if node.type == STATE:
-            self._states[node.implementation] = ref
+            self._states[node.implementation] = _UNKNOWN if node.sets_state else ref
+        elif self._has_bodies and node.bodies():
+            self._states.clear()  # a body may set states
 
     def _note(self, call: _Call, node: Node, value: Value) -> None:
         """Record the value of a node that is not in the flat graph."""

@@ -114,7 +114,12 @@ def _order_problem(edit: Edit, match: Match) -> str | None:
             return f"{name!r} runs between its calls, and {_does(effect)}"
         if effect & Effect.WRITES:
             known = touched.get(id(graph))
-            if known is None or len(touched) > 1 or known & {*written(node, layers)}:
+            if (
+                known is None
+                or len(touched) > 1
+                or node.sets_state
+                or known & {*written(node, layers)}
+            ):
                 return f"{name!r} runs between its calls, and {_does(effect)}"
     return None
 

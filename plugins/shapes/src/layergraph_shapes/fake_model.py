@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,7 +14,7 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from layergraph.api import default_ir2torch
-from layergraph.errors import Place
+from layergraph.errors import Place, ShapeError
 from layergraph.functions.names import Targets
 from layergraph.ir import STATE, Graph, Implementation, Ir, Node, check
 from layergraph.ir.bodies import owners
@@ -23,6 +24,8 @@ from layergraph.ir2torch.submodules import owner_of
 from layergraph.tensors.memory import is_plain
 from layergraph.tensors.state import replace
 from layergraph_shapes.formulas import Operators
+from layergraph_shapes.messages import place
+from layergraph_shapes.observer import Path
 from layergraph_shapes.sizes import Sizes
 
 _FUSED: list[tuple[Callable[[], bool], Callable[[bool], object]]] = [
@@ -167,6 +170,26 @@ class FakeModel:
             )
             self._graphs[name] = made, {each: graph.nodes[own] for own, each in built.items()}
         return self._graphs[name]
+
+    @functools.cached_property
+    def sets_state(self) -> bool:
+        """Whether a graph sets a tensor, which later calls of a composite then read."""
+        graphs = (graph for each in self.ir.values() for graph in each.graphs)
+        return any(node.sets_state for graph in graphs for node in graph.nodes.values())
+
+    def set_state(self, path: Path, key: str, value: Any, *, is_certain: bool) -> None:
+        """Set a tensor, for the rest of the walk.
+
+        Raises:
+            ShapeError: it gets another shape, and it is not certain that the node runs.
+        """
+        if is_certain:
+            self.tensors = {**self.tensors, key: value}
+        elif self.state(key).shape != value.shape:
+            raise ShapeError(
+                f"{place(path)}: it gives {key!r} another shape on one way only; give the "
+                "answers of the decisions"
+            )
 
     def state(self, key: str) -> Any:
         """Return the value of a state node: a tensor, or the mode of a module."""

@@ -10,6 +10,7 @@ from torch import fx
 
 from layergraph.control_flow import choices, regions
 from layergraph.control_flow.loops import loop
+from layergraph.control_flow.states import set_state
 from layergraph.errors import LayergraphError, ShapeError
 from layergraph.ir import BODY, Implementation, Node
 from layergraph_shapes.alternatives import (
@@ -90,7 +91,7 @@ class Walk:
     def _composite(
         self, implementation: Implementation, path: Path, bound: dict[str, Any], answers: Answers
     ) -> Any:
-        is_open = bool(answers or self._bodies)
+        is_open = bool(answers or self._bodies or self._model.sets_state)
         call = None if is_open else self._repeats.call(implementation, path, bound)
         first = None if call is None else self._repeats.first(call)
         if call is not None and first is not None:
@@ -159,8 +160,8 @@ class Walk:
                 value = bound[each.target] if each.target in bound else each.args[0]
             elif each.op == "get_attr":
                 is_module = node is None or node.is_call
-                name = each.target
-                value = self._model.ir[name] if is_module else self._model.state(name)
+                name = str(each.target)
+                value = self._model.ir.get(name) if is_module else self._model.state(name)
             else:
                 value = self._node(implementation, each, node, here, values, answers)
             if node is not None and each.op in ("placeholder", "get_attr"):
@@ -215,6 +216,10 @@ class Walk:
                 value = self._composite(target, path, inputs, known)
             else:
                 given = chosen(args, known), chosen(kwargs, known)
+                if target is set_state:
+                    is_certain = not known and condition is True
+                    self._model.set_state(path, *given[0][1:], is_certain=is_certain)
+                    return None
                 name = node.implementation if node else ""
                 if isinstance(target, Implementation):
                     value = self._calls.leaf(path, target, *given, known)

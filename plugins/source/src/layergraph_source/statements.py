@@ -67,6 +67,8 @@ class StatementWriter:
                 raise UnspeakableError(f"{name!r} cannot be the name of an argument")
         if node.type == STATE:
             text = self._reader(step)
+            if node.sets_state:
+                return [f"{text} = {args[0]}", *self._none(step)]
             return self._assigned(step, text)
         if node.type != FUNCTION:
             target = self._reader(step)

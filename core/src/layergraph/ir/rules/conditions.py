@@ -17,11 +17,11 @@ def check_conditions(problems: Problems, place: Place, graph: Graph) -> None:
         if node.when is None:
             continue
         here = (place, "node", node.name)
-        if node.type != FUNCTION and not node.is_call:
+        if node.type != FUNCTION and not (node.is_call or node.sets_state):
             problems.add(
                 here,
                 f"a node of type {node.type} has a condition",
-                "remove it: only functions and calls have one",
+                "remove it: only functions, calls, and states that are set have one",
             )
         elif node.args is None:
             problems.add(
@@ -40,4 +40,5 @@ def check_conditions(problems: Problems, place: Place, graph: Graph) -> None:
 
 def _is_tensor(node: Node) -> bool:
     """Return whether a node reads a tensor, and not the mode of a module."""
-    return node.type == STATE and node.implementation.rpartition(".")[2] != "training"
+    is_mode = node.implementation.rpartition(".")[2] == "training"
+    return node.type == STATE and not is_mode and not node.sets_state

@@ -124,7 +124,10 @@ def _naming(node: Node, name: str) -> str:
 def _check_kind(problems: Problems, place: Where, node: Node, *, takes: bool) -> None:
     """Check the fields that depend on the type of a node."""
     takes = takes or bool(node.args or (node.kwargs and node.type != INPUT))
-    if node.type in (INPUT, STATE) and takes:
+    if node.sets_state:
+        if len(node.args or ()) > 1 or node.kwargs:
+            problems.add(place, "a node of type state takes several arguments", "give it one")
+    elif node.type in (INPUT, STATE) and takes:
         problems.add(place, f"a node of type {node.type} takes arguments", "remove them")
     elif node.type == INPUT:
         _check_input(problems, place, node)

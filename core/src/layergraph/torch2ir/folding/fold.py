@@ -28,6 +28,7 @@ from layergraph.ir import (
     Value,
 )
 from layergraph.ir.modes import own_mode
+from layergraph.tensors.state import describe_constant
 from layergraph.torch2ir.folding.conditions import conditional
 from layergraph.torch2ir.folding.graph_builder import GraphBuilder
 from layergraph.torch2ir.folding.interfaces import Interface, interfaces
@@ -264,6 +265,7 @@ class _Folding:
         return path or self._root_name
 
     def ir(self, tensors: dict[str, dict[str, TensorSpec]]) -> Ir:
+        tensors = self._with_attributes(tensors)
         implementations: list[Implementation] = []
         for module_info in self._module_index:
             implementation = self._implementation(module_info)
@@ -290,6 +292,17 @@ class _Folding:
             if module_info.path in self._graphs:
                 implementations += self._graphs[module_info.path].bodies
         return Ir(implementations, self._root_name)
+
+    def _with_attributes(
+        self, tensors: dict[str, dict[str, TensorSpec]]
+    ) -> dict[str, dict[str, TensorSpec]]:
+        """Return the tensors of modules with their plain attributes that the graphs set."""
+        for key, tensor in self._trace.constants.items():
+            if not key.startswith(":"):
+                path, _, name = key.rpartition(".")
+                spec = describe_constant(tensor, repr(key), self.kinds)
+                tensors = {**tensors, path: {**tensors[path], name: spec}}
+        return tensors
 
     def _implementation(self, module_info: ModuleInfo) -> Implementation:
         if module_info.path in self._graphs:

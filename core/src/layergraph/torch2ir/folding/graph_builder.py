@@ -192,9 +192,13 @@ class GraphBuilder:
         if call.kind == "mode":
             # A read of a mode makes a node only if it becomes a guard.
             return
-        if call.kind == "state" and call.is_late:
+        if call.kind == "state" and (call.is_late or call.args):
             # A hidden state needs a node for each read, because each call of the leaf replaces it.
-            self._values[call.value] = self._add(call.value.wish, STATE, call.target)
+            args = self._plain(call.args)
+            when = call.when if args else None
+            self._values[call.value] = self._add(
+                call.value.wish, STATE, call.target, args, when=when
+            )
             return
         if call.kind in ("state", "same"):
             same = StateRead(call.target) if call.kind == "state" else call.args[0]

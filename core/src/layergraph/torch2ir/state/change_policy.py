@@ -21,6 +21,13 @@ class ChangePolicy:
         """Return whether earlier runs have shown that such changes affect no later run."""
         return False
 
+    def holds(self, _change: Change, /) -> bool:
+        """Return whether the graph makes the change, too."""
+        return False
+
+    def note_refused(self, _changes: Sequence[Change], /) -> None:
+        """Note that changes are refused: a later capture may let the graph make them."""
+
     def is_recomputed(self, _trace: Trace, _other: Trace, _keys: Mapping[int, str], /) -> bool:
         """Return whether the graph computes in each call what the later of two runs reads.
 

@@ -49,6 +49,10 @@ def higher_order_functions() -> dict[str, FunctionType]:
     found["layergraph.grad"] = eager_transforms.grad_impl
     found["layergraph.grad_and_value"] = eager_transforms.grad_and_value_impl
     found["layergraph.jvp"] = eager_transforms.jvp
+    found["layergraph.vjp"] = eager_transforms.vjp
+    # These return functions.
+    found["layergraph.jacfwd"] = eager_transforms.jacfwd
+    found["layergraph.jacrev"] = eager_transforms.jacrev
     return {name: each for name, each in found.items() if type(each) is FunctionType}
 
 

@@ -116,7 +116,8 @@ class Call:
     """One call of a function or of a leaf.
 
     Attributes:
-        kind: ``function``; ``module``; ``state``: a tensor of the model that is passed on;
+        kind: ``function``; ``module``; ``state``: a tensor of the model that is passed on,
+            or set to its argument;
             ``same``: an argument that a module call returns unchanged; ``mode``: a module's mode
             that Python code reads, with the value as its argument.
         target: the name of the function, the path of the module, the key of the tensor.

@@ -47,8 +47,9 @@ def check_stateless(make: Callable[[], Tracer]) -> Trace:
     trace = running.run()
     trace.changes = running.changes
     for change in trace.changes:
-        if change.is_of_state_dict:
-            raise change.refusal()
+        is_held = running.policy.holds(change)
+        if change.is_of_state_dict and not is_held:
+            raise _refusal(running, [change])
     if not running.policy.allows(running.changes):
         _check_changes(make, trace, running.changes)
     return trace
@@ -67,15 +68,15 @@ def check_unaffected(make: Callable[[], Tracer], trace: Trace, changes: list[Cha
     """
     again = make()
     try:
-        other = _run_after(again, changes)
+        other = _run_after(again, trace, changes)
     except CaptureError:
-        raise changes[0].refusal() from None
+        raise _refusal(again, changes) from None
     if not (
         _are_alike(trace, other)
         or again.policy.is_recomputed(trace, other, again.state_tensors.keys)
         or again.policy.is_left_to_calls(trace, other, changes)
     ):
-        raise changes[0].refusal()
+        raise _refusal(again, changes)
 
 
 def _check_changes(make: Callable[[], Tracer], trace: Trace, changes: list[Change]) -> None:
@@ -88,13 +89,13 @@ def _check_changes(make: Callable[[], Tracer], trace: Trace, changes: list[Chang
         if counting:
             again = make()
             try:
-                other = _run_after(again, [later or each for each, later in ahead])
+                other = _run_after(again, trace, [later or each for each, later in ahead])
             except CaptureError:  # such a number never occurs
                 continue
             if not (
                 _are_alike(trace, other) or again.policy.is_left_to_calls(trace, other, changes)
             ):
-                raise counting[0].refusal()
+                raise _refusal(again, changes, counting[0])
 
 
 # A call count for "much later". Models act at every n-th call for small n, and count up to some
@@ -102,7 +103,13 @@ def _check_changes(make: Callable[[], Tracer], trace: Trace, changes: list[Chang
 _FAR = math.lcm(*range(1, 41), 1000)
 
 
-def _run_after(again: Tracer, changes: list[Change]) -> Trace:
+def _refusal(tracer: Tracer, changes: list[Change], named: Change | None = None) -> CaptureError:
+    tracer.policy.note_refused(changes)
+    return (named or changes[0]).refusal()
+
+
+def _run_after(again: Tracer, trace: Trace, changes: list[Change]) -> Trace:
+    again.follow(trace)
     again.carried = changes
     return again.run()
 
@@ -138,6 +145,7 @@ def _needed(trace: Trace) -> list[Call]:
 def _has_effect(call: Call) -> bool:
     return (
         call.kind not in ("function", "same", "state")
+        or (call.kind == "state" and bool(call.args))
         or bool(call.bodies)
         or draws(call)
         or changes_its_first_argument(call.target)

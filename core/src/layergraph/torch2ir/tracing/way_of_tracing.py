@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from layergraph.ir import Value
 from layergraph.torch2ir.indexing.module_index import ModuleInfo
+from layergraph.torch2ir.tracing.module_call import Trace
 from layergraph.torch2ir.tracing.patches import Patch
 
 
@@ -95,3 +96,6 @@ class WayOfTracing(ABC):
     @abstractmethod
     def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function of torch or of a plugin, and return its result."""
+
+    def follow(self, _trace: Trace) -> None:  # noqa: B027 most tracers hold one way
+        """Take the way of an earlier run, if a graph holds the others."""

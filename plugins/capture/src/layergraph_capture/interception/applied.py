@@ -14,6 +14,11 @@ from layergraph_capture.interception.torch_modes import RecordingSwitch
 from layergraph_capture.trackers.tensors import Tensors
 
 
+def is_function(value: Any) -> bool:
+    """Return whether an argument is a function, or a module, of the model's code."""
+    return callable(value) and not isinstance(value, torch.Tensor | type)
+
+
 class AppliedFunctions:
     """Makes these calls, and refuses functions that read tensors of the model other than arguments.
 
@@ -21,6 +26,9 @@ class AppliedFunctions:
         tensors: maps tensors to their values.
         switch: turns recording off for a call.
         refuse: records a refusal.
+
+    Attributes:
+        inside: the number of functions among the arguments that run now; these become bodies.
     """
 
     def __init__(
@@ -29,6 +37,8 @@ class AppliedFunctions:
         self._tensors = tensors
         self._switch = switch
         self._refuse = refuse
+        # The number of functions of the model's code that run inside, as arguments of such a call.
+        self.inside = 0
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call, and check the arguments of the operations inside it."""
@@ -36,7 +46,7 @@ class AppliedFunctions:
         read: dict[str, None] = {}
 
         def see(*arguments: Any) -> None:
-            for each in tensors_in(arguments):
+            for each in () if self.inside else tensors_in(arguments):
                 place = None if id(each) in given else self._tensors.place_of(each)
                 if place is not None:
                     read[place] = None

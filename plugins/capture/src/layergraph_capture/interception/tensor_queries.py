@@ -72,7 +72,6 @@ class TensorQueries:
             tensor.__len__: self.length,
             tensor.device.__get__: self.device,
             torch._C._set_grad_enabled: self.grad_mode,
-            tensor.grad.__get__: self.gradient,
             tensor.grad_fn.__get__: self.leaf,
             tensor.is_leaf.__get__: self.leaf,
             torch.is_inference: partial(self.kind, "torch.Tensor.is_inference"),
@@ -195,25 +194,6 @@ class TensorQueries:
         answer = self._answer(is_leaf, args[:1], {})
         self._guards.expect_call("torch.Tensor.is_leaf", (self._known(args[0]),), answer)
         return self._answer(func, args, kwargs)
-
-    def gradients(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Answer whether the tensor requires gradients."""
-        value = self._known(args[0])
-        requires = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
-        self._guards.expect_call(
-            "torch.Tensor.requires_grad", (value,), self._answer(requires, args[:1], {})
-        )
-        return self._answer(func, args, kwargs)
-
-    def gradient(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Answer that a tensor which requires no gradients has none; refuse for other tensors."""
-        answer = self._answer(func, args, kwargs)
-        requires = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
-        if answer is not None or self._answer(requires, args[:1], {}):
-            self._refuse("'grad' of a tensor that requires gradients; pass it as an argument")
-        else:
-            self.gradients(requires, args, kwargs)
-        return answer
 
     def kind(self, target: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Answer and guard a query whose answer depends only on the kind of tensor."""

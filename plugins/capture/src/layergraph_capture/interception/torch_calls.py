@@ -13,7 +13,7 @@ from layergraph.functions.foreign import applied_class
 from layergraph.functions.names import method_of
 from layergraph.functions.operations import OPERATIONS, computes
 from layergraph.torch2ir.tracing.called_functions import unnamed
-from layergraph_capture.interception.applied import AppliedFunctions
+from layergraph_capture.interception.applied import AppliedFunctions, is_function
 from layergraph_capture.interception.number_queries import NumberQueries
 from layergraph_capture.interception.set_data import REASON, SET_DATA, Assignments
 from layergraph_capture.interception.tensor_queries import Query, TensorQueries
@@ -49,6 +49,7 @@ class TorchCalls:
         self._queries: dict[Any, Query] = {
             **TensorQueries(run.recorder, trackers, run.switch, run.refuse).table(),
             **NumberQueries(run, trackers, values).table(),
+            **run.backward.table(),
         }
         self._unnamed = UnnamedCalls(
             run.recorder, trackers.tensors, run.switch, trackers.snapshot, run.refuse, self.attempt
@@ -56,7 +57,7 @@ class TorchCalls:
         self._assignments = Assignments(
             run.module_index, run.recorder, trackers.tensors, run.switch
         )
-        self._applied = AppliedFunctions(trackers.tensors, run.switch, run.refuse)
+        self.foreign = AppliedFunctions(trackers.tensors, run.switch, run.refuse)
 
     def function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make and record a call of a function, a method, or the getter or setter of an attribute.
@@ -87,6 +88,8 @@ class TorchCalls:
     def applied(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make and record a call of an autograd.Function."""
         self._run.unrecorded(self._snapshot.save, args, {})
+        if any(map(is_function, args)):
+            return self._run.higher_orders.applied(func, args, kwargs)
         return self._run.named_function(func, args, kwargs)
 
     def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -132,7 +135,7 @@ class TorchCalls:
             problem: the construct of the call that a graph cannot hold, if there is one.
         """
         run = self._run
-        call = run.unrecorded if applied_class(function) is None else self._applied.call
+        call = run.unrecorded if applied_class(function) is None else self.foreign.call
         try:
             return call(function, args, kwargs)
         except Exception as error:

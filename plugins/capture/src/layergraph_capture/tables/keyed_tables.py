@@ -8,6 +8,7 @@ Later calls of the model, with its own dict, are the proof that this gives the s
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from layergraph_capture.tables.followed import follow_from_sizes
 _NO_TABLE = "what it keeps under sizes depends on more than sizes, or is used as a whole"
 _ABSENT = object()
 _PLAIN = (type(None), bool, int, float, str)
+_DICTS = (dict, OrderedDict)
 
 
 class KeyedTable:
@@ -37,7 +39,7 @@ class KeyedTable:
         held: the dict. Its own entries count for keys without sizes only.
     """
 
-    __class__ = property(lambda _: dict)
+    __class__ = property(lambda self: type(self._held))
 
     def __init__(self, held: dict[Any, Any]) -> None:
         self._held = held
@@ -95,6 +97,10 @@ class KeyedTable:
         if key not in self:
             self[key] = default
         return self[key]
+
+    def move_to_end(self, key: Any, *_: Any, **__: Any) -> None:
+        """Do nothing: which entry the code drops first does not matter in one run."""
+        self[key]
 
     def clear(self) -> None:
         """Drop all entries."""
@@ -173,11 +179,11 @@ class KeyedTables:
         if self.is_on or self._is_over:
             return
         for each in changes:
-            if type(each.reached.state) is dict and _has_tables(each.now):
+            if type(each.reached.state) in _DICTS and _has_tables(each.now):
                 self._found[id(each.reached.state)] = each.reached
                 self.refusal = each.refusal()
         for reached in self._reach.found:
-            if type(reached.state) is dict and _has_tables(reached.state):
+            if type(reached.state) in _DICTS and _has_tables(reached.state):
                 self._found[id(reached.state)] = reached
 
     def begin(self) -> bool:

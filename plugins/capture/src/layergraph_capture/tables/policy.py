@@ -30,6 +30,17 @@ class TablePolicy(ChangePolicy):
         knows = self._options.knows
         return knows is not None and knows(changes)
 
+    def holds(self, change: Change, /) -> bool:
+        """See :class:`ChangePolicy`."""
+        is_held = self._options.rebound.holds(change)
+        if is_held:
+            self._options.doubts.append(change)
+        return is_held
+
+    def note_refused(self, changes: Sequence[Change], /) -> None:
+        """See :class:`ChangePolicy`."""
+        self._options.rebound.note(changes)
+
     def is_recomputed(self, trace: Trace, other: Trace, keys: Mapping[int, str], /) -> bool:
         """See :class:`ChangePolicy`."""
         kept = {keys[tensor]: value for tensor, value in trace.kept.items() if tensor in keys}

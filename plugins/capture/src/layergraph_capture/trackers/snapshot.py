@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch.nn.modules import module as hooks
@@ -44,6 +44,8 @@ class StateSnapshot:
         self._versions: dict[int, int] = {}
         self._undoing = undoing(self.put_back)
         self.saves_parameters = False
+        # Each parameter, its gradient, and a copy of this.
+        self._gradients: list[tuple[torch.Tensor, Any, Any]] | None = None
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """Yield the tensors that the snapshot restores."""
@@ -64,6 +66,19 @@ class StateSnapshot:
             self._note("", tensor)
             for block in self._kinds.blocks(tensor):
                 self._save(id(block))
+
+    def keep_gradients(self) -> None:
+        """Save the gradients of parameters, before a run adds to them."""
+        if self._gradients is None:
+            parameters = list(self._module_index.root.module.parameters())
+            self._gradients = [(each, each.grad, _copied(each.grad)) for each in parameters]
+
+    def _put_back_gradients(self) -> None:
+        with torch.no_grad():
+            for parameter, gradient, numbers in self._gradients or ():
+                if gradient is not None and numbers is not None:
+                    gradient.copy_(numbers)
+                parameter.grad = gradient
 
     def _save(self, identity: int) -> None:
         if identity not in self._saved:
@@ -125,6 +140,7 @@ class StateSnapshot:
             The key of a tensor with a changed shape or memory, and the key of a tensor whose
             numbers changed unseen; each may be None.
         """
+        self._put_back_gradients()
         return self._put_back_places(), self._put_back_numbers()
 
     def _put_back_places(self) -> str | None:
@@ -149,6 +165,10 @@ class StateSnapshot:
                     changed = saved is None and was is not None and version(tensor) != was
                 unseen = key if changed else unseen
         return unseen
+
+
+def _copied(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None else tensor.detach().clone()
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -85,6 +85,10 @@ class Decisions:
         self.is_in_region = False
         self.made: list[Decision] = []
 
+    def follow(self, answers: Sequence[bool]) -> None:
+        """Force the answers of the first decisions, before the run begins."""
+        self._answers = answers
+
     def truth(self, value: Value, answer: bool) -> bool:
         """Answer a question about the truth value of a tensor of one number."""
         if not self._follows_inputs(value):
@@ -240,7 +244,7 @@ class Decisions:
         return "" if is_open else self._numbers.call(name, args, kwargs)
 
     def _follows_inputs(self, value: Value) -> bool:
-        """Return whether a value may depend on numbers of the inputs, or on random ones."""
+        """Return whether a value may depend on numbers of the inputs, on random or kept ones."""
         if self.bodies:
             return False
         pending = leaves(value)
@@ -255,7 +259,8 @@ class Decisions:
                 # A size depends on numbers if an earlier function selects elements by value.
                 pending += [each for each in leaves(call.args) if picks(each)]
                 continue
-            if call is None or self._guards.changes_in_place or draws(call):
+            is_kept = call is not None and call.kind == "state" and call.is_late
+            if call is None or is_kept or self._guards.changes_in_place or draws(call):
                 return True
             pending += leaves(call.args, call.kwargs)
         return False
