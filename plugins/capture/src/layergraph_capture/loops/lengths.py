@@ -41,7 +41,7 @@ class Length:
         inputs = other.inputs
         return self.inputs is None or (inputs is not None and {*inputs} <= {*self.inputs})
 
-    def call(self, example: Example, turns: int, more: int) -> Example:
+    def call(self, example: Example, turns: int, more: int = 0) -> Example:
         """Return a call that is a number of turns longer or shorter.
 
         Args:
@@ -171,7 +171,7 @@ def _other_size(kept: int, _number: int, _dim: int, size: int) -> int:
 def longer_calls(example: Example) -> Iterator[Example]:
     """Yield a few calls in which a size of the inputs is one larger, the largest size first."""
     for size in sorted(sizes_of(example) - {0, 1}, reverse=True)[:_MOST_CALLS]:
-        yield Length(size, 1).call(example, 1, 0)
+        yield Length(size, 1).call(example, 1)
 
 
 def _is_likely(size: int, turns: int) -> bool:

@@ -129,7 +129,7 @@ class ShortRuns:
 def _shorter(example: Example, counts: Iterable[Count]) -> Iterator[Example]:
     """Return examples of few turns, where others may have those of a number of turns."""
     found = (
-        length.call(example, _TURNS - count.turns, 0)
+        length.call(example, _TURNS - count.turns)
         for count in counts
         for length in lengths(example, count.number, count.each)
     )
