@@ -101,6 +101,18 @@ class ComputesEitherOf(Base):
         return torch.stack(out)
 
 
+# The loop reads the size of a tensor that one way replaces.
+@case()
+class ScalesBefore(Base):
+    def forward(self, x):
+        if x.sum() > 0:
+            x = x * 0.5
+        h = torch.zeros(x.shape[1], 4)
+        for t in range(x.shape[0]):
+            h = self.cell(x[t], h)
+        return h
+
+
 @case()
 class Spikes(Base):
     def forward(self, x):

@@ -95,13 +95,19 @@ def _looped(trace: Trace, example: Example, run_with: RunWith, usual: Usual) -> 
     def run(example: Example) -> Trace:
         return run_with(example, usual.plan())
 
-    if any(not each.is_by_size for each in trace.decisions):
+    items = item_counts(example)
+    lines = [each.where for each in trace.decisions if not each.is_by_size]
+    if lines:
+        decides_in_turns = len({*lines}) < len(lines)
+        if not (items or decides_in_turns or counts_of(trace)):
+            return None
         try:
-            natural, trace = run_with(example, as_numbers_say), run(example)
+            natural = trace = run(example)
+            if decides_in_turns:
+                natural = run_with(example, as_numbers_say)
         except (CaptureError, RuntimeError):
             return None
     counts = counts_of(trace)
-    items = item_counts(example)
     is_long = any(count.turns > LONG for count in counts)
     if not items and not (
         counts and (is_long or not repeats_as_often_with_other_sizes(trace, example, run))

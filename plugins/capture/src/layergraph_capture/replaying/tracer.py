@@ -235,12 +235,15 @@ class ReplayTracer(EagerTracer):
 
     def mode_used(self, module: nn.Module, training: bool | None) -> None:
         """See :class:`Tracer`. If code sets a mode, the whole model runs in the other one."""
+        module_info = self.module_index.get(module)
         if training is None:
+            if module_info is None:
+                # Code makes a module, such as a slice of a ModuleList.
+                return
             if self._replayer is not None:
                 self._replayer.diverge()
             if not self.switch.depth:
                 self._log.give_up()
-        module_info = self.module_index.get(module)
         replayer = self._following
         if replayer is not None:
             if not self.switch.depth and module_info is not None:
