@@ -24,11 +24,17 @@ Query = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
 # Facts that are the same for all tensors of graphs, or that need no guard.
-_UNASKED = (
-    "__repr__ _version get_device is_mkldnn is_nested is_quantized is_sparse is_sparse_csr layout"
-).split()
-# Whether the tensor has numbers, and whether it can ever have gradients.
-_KINDS = ("is_inference", "is_meta")
+_UNASKED = "__repr__ _version get_device is_nested".split()
+# Whether the tensor has numbers, whether it can ever have gradients, and how it keeps its numbers.
+_KINDS = (
+    "is_inference",
+    "is_meta",
+    "is_mkldnn",
+    "is_quantized",
+    "is_sparse",
+    "is_sparse_csr",
+    "layout",
+)
 # The device type that each query asks for.
 _DEVICES = {f"is_{kind}": kind for kind in "cpu cuda ipu mps mtia vulkan xpu".split()}
 
@@ -198,7 +204,7 @@ class TensorQueries:
     def kind(self, target: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Answer and guard a query whose answer depends only on the kind of tensor."""
         answer = self._answer(func, args, kwargs)
-        self._guards.expect_call(target, (self._known(args[0]),), answer)
+        self._guards.expect_call(target, (self._known(args[0]),), to_plain_literal(answer))
         return answer
 
     def nothing(self, func: Any, args: Any, kwargs: Any) -> Any:
