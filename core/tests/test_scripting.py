@@ -129,7 +129,6 @@ def test_compiles_for_several_sizes(dynamic):
     torch._dynamo.reset()
 
 
-@pytest.mark.needs("exported_sizes")
 @pytest.mark.parametrize("strict", [False, True])
 def test_exports_with_a_dynamic_size(strict):
     model = _module(_long)
