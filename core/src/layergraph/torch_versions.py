@@ -7,7 +7,7 @@ release number decides only for features of the compiler and of C++ code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from inspect import signature
 from typing import Any, NamedTuple
@@ -127,6 +127,12 @@ def note_modes(are_on: bool) -> None:
 
 
 _note_modes = getattr(guards, "set_is_in_mode_without_ignore_compile_internals", None)
+
+
+def uncompiled_scans() -> Iterator[tuple[Any, str, Any]]:
+    """Yield the patches with which scans do not compile themselves, on releases that need them."""
+    if RELEASE < (2, 9):
+        yield torch._dynamo, "is_compiling", lambda: True
 
 
 def note_structure(cls: type, take_apart: Callable[[Any], tuple[list[Any], Any]]) -> None:

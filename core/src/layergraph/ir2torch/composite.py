@@ -141,7 +141,7 @@ class Composite(Holder, fx.GraphModule):
         for name, graph in self._bodies.items():
             setattr(cls, name, compiled_forward(generated_code(graph), graph._co_fields))
         for alias, path in self._aliases.items():
-            setattr(cls, alias, property(lambda module, path=path: find(module, path)))
+            setattr(cls, alias, _member(path))
         for node in itertools.chain(
             self.graph.nodes, *[each.nodes for each in self._bodies.values()]
         ):
@@ -271,6 +271,15 @@ class Composite(Holder, fx.GraphModule):
 def _has_usual_code(graph: fx.Graph) -> bool:
     codegen = graph._codegen
     return type(codegen) is CodeGen and codegen._body_transformer is None
+
+
+def _member(path: str) -> property:
+    """Return a property that finds the member at a path."""
+
+    def get(module: nn.Module) -> Any:  # Dynamo of torch 2.9 reads no functools.partial
+        return find(module, path)
+
+    return property(get)
 
 
 class _Child:
