@@ -508,7 +508,6 @@ def test_rebuilt_models_need_no_more_stack(cls, training):
     assert _frames(rebuilt) <= _frames(model)
 
 
-@pytest.mark.needs("compiled_two_graphs")
 def test_a_model_with_two_graphs_can_be_seen_through():
     model = NestedByMode(2)
     rebuilt = _rebuilt(model)

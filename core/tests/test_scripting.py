@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import warnings
@@ -129,7 +130,6 @@ def test_compiles_for_several_sizes(dynamic):
     torch._dynamo.reset()
 
 
-@pytest.mark.needs("exported_sizes")
 @pytest.mark.parametrize("strict", [False, True])
 def test_exports_with_a_dynamic_size(strict):
     model = _module(_long)
@@ -137,3 +137,62 @@ def test_exports_with_a_dynamic_size(strict):
     program = torch.export.export(_rebuilt(model, X), (X,), dynamic_shapes=sizes, strict=strict)
     x = torch.randn(7, 4)
     assert bitwise_equal(program.module()(x), model(x))
+
+
+class Unspellable(Base):
+    """The names of members are no names of Python, or those of other attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.named = nn.ModuleDict({"a b": nn.Linear(4, 4), "graph": nn.Linear(4, 4)})
+        self.register_parameter("p q", nn.Parameter(torch.randn(4)))
+
+    def forward(self, x):
+        return self.named["a b"](x) * self.named["graph"](x) + getattr(self, "p q")
+
+
+class Outer(Base):
+    def __init__(self):
+        super().__init__()
+        self.inner = _module(lambda self, x: self.lin(self.seq(x)) + 1)
+
+    def forward(self, x):
+        return self.lin(self.inner(x)) * self.seq(x)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("cls", [Outer, Unspellable])
+def test_exports_with_children(cls, strict):
+    model = cls()
+    program = torch.export.export(_rebuilt(model, X), (X,), strict=strict)
+    assert [*program.state_dict] == [*model.state_dict()]
+    assert bitwise_equal(program.module()(-X), model(-X))
+
+
+def test_exports_name_the_modules():
+    model = Outer()
+    program = torch.export.export(_rebuilt(model, X), (X,), strict=True)
+    stacks = [node.meta.get("nn_module_stack", {}) for node in program.graph.nodes]
+    paths = {path for stack in stacks for path, _ in stack.values()}
+    assert {"inner", "inner.lin", "inner.seq.0", "lin", "seq.0"} <= paths
+    assert bitwise_equal(torch.export.unflatten(program)(-X), model(-X))
+
+
+def test_an_exported_program_takes_outputs_of_the_same_fields_only():
+    class Gives(Base):
+        def forward(self, x):
+            return Fields(self.lin(x), x)
+
+    class Takes(Base):
+        def forward(self, given):
+            return self.lin(given.left)
+
+    Fields = dataclasses.make_dataclass("Fields", ["left", "right"])
+    given = _rebuilt(Gives(), X)(X)
+    model = Takes()
+    rebuilt = lg.to_torch(lg.to_ir(model, (given,)), model.state_dict())
+    program = torch.export.export(rebuilt, (given,), strict=False).module()
+    other = type(given)(left=-X, right=X)
+    assert bitwise_equal(program(other), model(other))
+    with pytest.raises((RuntimeError, ValueError, TypeError, AssertionError)):
+        program(type(given)(left=X))

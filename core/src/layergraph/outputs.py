@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Self
 
 from torch.utils._pytree import MappingKey, register_pytree_node
 
+from layergraph.torch_versions import note_structure
+
 _METHODS = frozenset({*vars(dict), "to_tuple"})
 ATTRIBUTE = "."
 """The beginning of the names of what a record says of the class of an output, and not of a field.
@@ -197,6 +199,7 @@ def _register(cls: type[Output]) -> None:
         serialized_type_name=f"{__name__}.Output",
         flatten_with_keys_fn=with_keys,
     )
+    note_structure(cls, take_apart)
 
 
 _register(Output)

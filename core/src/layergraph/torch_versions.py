@@ -7,6 +7,7 @@ release number decides only for features of the compiler and of C++ code.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from inspect import signature
 from typing import Any, NamedTuple
@@ -14,7 +15,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch._C._dynamo import guards
+from torch.fx._pytree import register_pytree_flatten_spec
 from torch.fx.graph import PythonCode
+from torch.utils._pytree import TreeSpec
 
 
 class Feature(NamedTuple):
@@ -45,20 +48,15 @@ FEATURES: dict[str, Feature] = {
         "2.6",
         "torch.compile breaks the graph where it makes a named tuple or an output",
     ),
-    "compiled_two_graphs": Feature(
-        RELEASE >= (2, 13),
-        "2.9",
-        "torch.compile fails on a module with one graph for each mode",
-    ),
     "cond_under_modes": Feature(
         RELEASE >= (2, 9),
         "2.6",
         "torch.cond does not run under a dispatch mode, so that its refusal is two problems",
     ),
-    "exported_sizes": Feature(
+    "exported_descriptors": Feature(
         RELEASE >= (2, 13),
         "2.9",
-        "torch.export.export fails on a rebuilt model whose sizes are dynamic",
+        "strict torch.export.export follows no descriptor of ours, and nn.Module finds children",
     ),
     "fp32_precision": Feature(
         hasattr(torch._C, "_get_fp32_precision_getter"),
@@ -129,6 +127,31 @@ def note_modes(are_on: bool) -> None:
 
 
 _note_modes = getattr(guards, "set_is_in_mode_without_ignore_compile_internals", None)
+
+
+def uncompiled_scans() -> Iterator[tuple[Any, str, Any]]:
+    """Yield the patches with which scans do not compile themselves, on releases that need them."""
+    if RELEASE < (2, 9):
+        yield torch._dynamo, "is_compiling", lambda: True
+
+
+def note_structure(cls: type, take_apart: Callable[[Any], tuple[list[Any], Any]]) -> None:
+    """Tell torch.fx of a class that pytree knows, on releases where it has a table of its own.
+
+    Args:
+        cls: a class of arguments of exported programs.
+        take_apart: the function that pytree calls; it returns the children and the context.
+    """
+    if RELEASE >= (2, 9):
+        return
+
+    def children(value: Any, spec: TreeSpec) -> list[Any]:
+        found, context = take_apart(value)
+        if context != spec.context:
+            raise RuntimeError(f"the program takes a {spec.context}, and not a {context}")
+        return found
+
+    register_pytree_flatten_spec(cls, children)
 
 
 def python_code(

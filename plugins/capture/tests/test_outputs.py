@@ -127,7 +127,7 @@ def _ways(model, tmp_path, *args):
     rebuilt = lg.to_torch(ir, model.state_dict())
     yield rebuilt
     yield lg.load_model(path)
-    yield torch.export.export(rebuilt, (X,)).module()
+    yield torch.export.export(rebuilt, (X,), strict=False).module()
 
 
 @pytest.mark.parametrize("args", [((X,),), ()], ids=["by running", "on symbols"])

@@ -451,6 +451,7 @@ def test_passes_keep_the_nodes_that_set_a_tensor():
 
 
 def test_targets_refuse_it_by_name(tmp_path):
+    pytest.importorskip("onnx_ir", reason="the plugin for ONNX imports it")
     ir = lg.to_ir(Running(), (torch.randn(3, 4),))
     with pytest.raises(lg.errors.LayergraphError, match="sets a tensor of the model"):
         lg.save(ir, tmp_path / "m.onnx", Running().state_dict(), args=(torch.randn(3, 4),))

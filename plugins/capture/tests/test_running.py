@@ -394,7 +394,7 @@ def test_outputs_live_with_the_tools_of_torch(kind, tmp_path):
         lg.load_model(tmp_path / "model.safetensors"),
         pickle.loads(pickle.dumps(rebuilt)),
         copy.deepcopy(rebuilt),
-        torch.export.export(rebuilt, (X,)).module(),
+        torch.export.export(rebuilt, (X,), strict=False).module(),
         lg.to_torch(lg.to_ir(rebuilt, (X,)), model.state_dict()),
     ]
     for way in ways:
@@ -1097,5 +1097,5 @@ def test_a_rebuilt_model_takes_the_output_of_another():
     again = lg.to_torch(lg.to_ir(second, (mine(X),)), second.state_dict())
     for each in (mine(-X), first(-X)):
         _same(again(each), second(first(-X)))
-    exported = torch.export.export(theirs, (mine(X),)).module()
+    exported = torch.export.export(theirs, (mine(X),), strict=False).module()
     _same(exported(mine(-X)), second(first(-X)))

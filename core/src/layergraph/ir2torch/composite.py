@@ -33,7 +33,7 @@ from layergraph.ir2torch.holder import Holder
 from layergraph.ir2torch.paths import find
 from layergraph.ir2torch.pickling import StoredGraph, restored, stored
 from layergraph.ir2torch.scripting import own_containers, scriptable
-from layergraph.torch_versions import python_code
+from layergraph.torch_versions import has, python_code
 
 # The registries of nn.Module that a rebuilt or copied module keeps. GraphModule keeps only what its
 # graph names: a child that no node calls would lose its state-dict keys.
@@ -141,13 +141,13 @@ class Composite(Holder, fx.GraphModule):
         for name, graph in self._bodies.items():
             setattr(cls, name, compiled_forward(generated_code(graph), graph._co_fields))
         for alias, path in self._aliases.items():
-            setattr(cls, alias, property(functools.partial(find, path=path)))
+            setattr(cls, alias, _member(path))
         for node in itertools.chain(
             self.graph.nodes, *[each.nodes for each in self._bodies.values()]
         ):
             if node.op == "call_module":
                 name = str(node.target).partition(".")[0]
-                if name in self._modules:
+                if name in self._modules and has("exported_descriptors"):
                     setattr(cls, name, _Child(name))
 
     @property
@@ -271,6 +271,15 @@ class Composite(Holder, fx.GraphModule):
 def _has_usual_code(graph: fx.Graph) -> bool:
     codegen = graph._codegen
     return type(codegen) is CodeGen and codegen._body_transformer is None
+
+
+def _member(path: str) -> property:
+    """Return a property that finds the member at a path."""
+
+    def get(module: nn.Module) -> Any:  # Dynamo of torch 2.9 reads no functools.partial
+        return find(module, path)
+
+    return property(get)
 
 
 class _Child:

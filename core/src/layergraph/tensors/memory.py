@@ -133,22 +133,20 @@ def _is_ours(cls: type) -> bool:
 
 def is_plain(tensor: torch.Tensor) -> bool:
     """Return whether a tensor is one strided, dense block of memory, or is so on meta."""
-    return _dense[torch._C._dispatch_keys(tensor).raw_repr()] and (
+    keys = torch._C._dispatch_keys(tensor)
+    return (keys.raw_repr() in _dense or _are_dense(keys)) and (
         type(tensor) in PLAIN_CLASSES or not nn.parameter.is_lazy(tensor)
     )
 
 
-class _Dense(dict[int, bool]):
-    """Whether tensors are dense, by the bits of their set of dispatch keys; there are few sets."""
-
-    def __missing__(self, bits: int) -> bool:
-        keys = torch._C.DispatchKeySet.from_raw_repr(bits)
-        is_dense = not _foreign_keys(keys) and any(name in _DENSE for name in _names(keys))
-        self[bits] = is_dense
-        return is_dense
+_dense: set[int] = set()  # the sets of dispatch keys of dense tensors seen so far, as bits
 
 
-_dense = _Dense()
+def _are_dense(keys: torch._C.DispatchKeySet) -> bool:
+    are_dense = not _foreign_keys(keys) and any(name in _DENSE for name in _names(keys))
+    if are_dense:
+        _dense.add(keys.raw_repr())
+    return are_dense
 
 
 def _foreign_keys(keys: torch._C.DispatchKeySet) -> frozenset[str]:

@@ -21,6 +21,7 @@ from layergraph.ir.function_name import FunctionName
 from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import FunctionRead, TracedValue
 from layergraph.torch2ir.tracing.patches import Patch, Patcher
+from layergraph.torch_versions import uncompiled_scans
 from layergraph_capture.arguments import tensors_in
 from layergraph_capture.interception.applied import is_function
 from layergraph_capture.interception.plans import (
@@ -233,6 +234,7 @@ def _eagerly(function: Function, given: tuple[tuple[Any, ...], dict[str, Any]]) 
     patches: list[Patch] = [
         (torch, "compile", lambda function, **_: function),
         (HigherOrderOperator, "__call__", _in_python),
+        *uncompiled_scans(),
     ]
     with Patcher(patches), _disable_current_modes():
         return function(*args, **kwargs)

@@ -81,10 +81,11 @@ def _checkpointed(capture: Observer, record: Record) -> Record:
         if cls.__module__ != checkpoint.__name__:
             return record(function, args, kwargs)
         if cls is not checkpoint.CheckpointFunction:
-            # Up to torch 2.9, a checkpoint reads only the grad_fn of this result.
+            # Up to torch 2.9, a checkpoint reads only the grad_fn of this result. It has the saved
+            # inputs as long as the result lives.
             saver = capture.unrecorded(function, args, kwargs)
             asked = operator.attrgetter("grad_fn")
-            return SimpleNamespace(grad_fn=capture.unrecorded(asked, (saver,), {}))
+            return SimpleNamespace(grad_fn=capture.unrecorded(asked, (saver,), {}), of=saver)
         # A checkpoint only calls its function again for gradients, so the graph of one call is
         # enough. The second argument says whether to restore the random state.
         checkpointed, _, *given = args
