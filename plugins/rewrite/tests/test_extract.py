@@ -459,7 +459,8 @@ def test_composites_whose_inputs_are_conditions_are_inlined(masks):
         for node in graph.nodes.values()
         if node.when is not None
     ]
-    assert "input" in conditions
+    # Without a mask, the answer of a function decides in each module.
+    assert ("input" in conditions) is bool(masks)
     edit = lg.edit(ir, model.state_dict())
     while calls := [c for c in edit if c.is_in_root and c.layer and edit.layers[c.layer].graphs]:
         edit.inline(calls[0])
