@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from layergraph.ir import BODY, STATE, Graph
+from layergraph.ir import BODY, STATE
 from layergraph.ir.mapping import Implementations
 from layergraph_files.parse_errors import JsonPath, ParseError, expect
 
@@ -15,8 +15,9 @@ VERSION = 6
 
 def version_for(ir: Implementations) -> int:
     """Return the lowest version that can hold an IR, so that older releases read the file."""
-    graphs = [graph for each in ir.values() for graph in each.graphs]
-    if any(map(_sets_states, graphs)):
+    nodes = [node for each in ir.values() for graph in each.graphs for node in graph.nodes.values()]
+    # Nearly all graphs state the arguments of each node.
+    if any(node.sets_state or node.args is None for node in nodes) and _sets_states(ir):
         return 6
     specs = [spec for each in ir.values() for spec in each.tensors.values()]
     if any(spec.narrows is not None for spec in specs):
@@ -25,15 +26,15 @@ def version_for(ir: Implementations) -> int:
         return 4
     if any(each.type == BODY for each in ir.values()):
         return 3
-    nodes = [node for graph in graphs for node in graph.nodes.values()]
     return 2 if any(node.when is not None for node in nodes) else 1
 
 
-def _sets_states(graph: Graph) -> bool:
+def _sets_states(ir: Implementations) -> bool:
     """Return whether a node sets a tensor, to an argument or to the value at its edge."""
-    states = {node.name for node in graph.nodes.values() if node.type == STATE}
-    is_set = any(graph.nodes[name].sets_state for name in states)
-    return is_set or any(sink in states for _, sink in graph.edges)
+    graphs = [graph for each in ir.values() for graph in each.graphs]
+    sinks = [graph.nodes.get(name) for graph in graphs for _, name in graph.edges]
+    sets = any(node.sets_state for graph in graphs for node in graph.nodes.values())
+    return sets or any(node is not None and node.type == STATE for node in sinks)
 
 
 def _to_version_2(document: dict[str, Any]) -> dict[str, Any]:
