@@ -73,6 +73,16 @@ def test_older_versions_have_none(version, form, tmp_path):
         lg.load(path)
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    document = json.loads((FILES / "version-6.json").read_text()) | {"version": 5}
+    node = next(each for each in document["implementations"][0]["nodes"] if each["type"] == "state")
+    node["name"] = {}
+    path = tmp_path / "m.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(FileError):
+        lg.load(path)
+
+
 @pytest.mark.parametrize(
     ("ir", "message"),
     [

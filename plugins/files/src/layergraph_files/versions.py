@@ -113,7 +113,7 @@ def _to_version_6(document: dict[str, Any]) -> dict[str, Any]:
         sinks = {str(_field(each, "sink")) for each in _listed(graph, "edges")}
         for number, node in enumerate(_listed(graph, "nodes")):
             if _field(node, "type") == STATE and (
-                _field(node, "args") or _field(node, "inputs") or _field(node, "name") in sinks
+                _field(node, "args") or _field(node, "inputs") or str(_field(node, "name")) in sinks
             ):
                 raise ParseError(
                     ((place, "nodes"), number),
