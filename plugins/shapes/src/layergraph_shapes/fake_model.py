@@ -173,7 +173,7 @@ class FakeModel:
 
     @functools.cached_property
     def sets_state(self) -> bool:
-        """Whether a graph sets a tensor, which later calls of a composite then read."""
+        """Return whether a graph sets a tensor, which later calls of a composite then read."""
         graphs = (graph for each in self.ir.values() for graph in each.graphs)
         return any(node.sets_state for graph in graphs for node in graph.nodes.values())
 

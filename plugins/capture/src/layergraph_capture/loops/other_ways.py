@@ -7,7 +7,6 @@ one turn. The calls of this turn become the other way of the body.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -41,8 +40,6 @@ from layergraph_capture.ways.plans import Plan
 RunLonger = Callable[[Varied, int, Plan], Trace]
 """A function that runs the model with more turns than the shorter run of a pair."""
 
-# In the text of a state, a name of a tensor, or of a list of tensors.
-_OF_TENSORS = re.compile(r"\('\w+', <class '[\w.]+'>\)(, )?")
 # The key of the run that answers all questions as usual.
 _USUAL: tuple[tuple[Question, ...], bool] = ((), False)
 # The runs that confirm the ways: the turns more, and the begin of the pattern of answers.
@@ -178,7 +175,7 @@ class OtherWays:
             if site.reason:
                 return self._guard(site)
             return replace(site, reason=reason_of(error))
-        self._checkstates_of(trace, site)
+        self._check_states(trace, site)
         questions = {question: each for each, question in _questions(trace).items()}
         other = questions.get(site.question)
         if other is None or other.answer is answer:
@@ -194,7 +191,7 @@ class OtherWays:
             raise
         return self._sites(trace, but, known, by_numbers=bool(site.reason))
 
-    def _checkstates_of(self, trace: Trace, site: _Site) -> None:
+    def _check_states(self, trace: Trace, site: _Site) -> None:
         """Raise if the other way of a decision changes the plain state in which later turns begin.
 
         Code might branch by this state. The state of the next turn may differ: a variable keeps its
