@@ -13,6 +13,11 @@ Function = Callable[..., Any]
 NAMES = ("bound", "grad", "grad_and_value", "jacfwd", "jacrev", "jvp", "pullback", "vjp", "vmap")
 """The functions here that may be nodes."""
 
+AUTOGRAD_FUNCTIONS = tuple(
+    f"torch.autograd.functional.{name}" for name in "hessian hvp jacobian jvp vhp vjp".split()
+)
+"""The functions of torch.autograd that take a function, by node name."""
+
 
 def bound(body: Function, *values: Any) -> Function:
     """Return a function that calls a body with more arguments: the values that its closure holds.
@@ -220,10 +225,7 @@ _HIGHER_ORDER = {
     "torch._higher_order_ops.map": "torch._higher_order_ops.map.map",
     "torch._higher_order_ops.scan": "torch._higher_order_ops.scan.scan",
     "torch._higher_order_ops.switch": "torch._higher_order_ops.switch.switch",
-    **{
-        f"torch.autograd.functional.{name}": f"torch.autograd.functional.{name}"
-        for name in "hessian hvp jacobian jvp vhp vjp".split()
-    },
+    **{name: name for name in AUTOGRAD_FUNCTIONS},
 }
 
 

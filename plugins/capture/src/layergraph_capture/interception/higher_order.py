@@ -16,6 +16,7 @@ from torch._ops import HigherOrderOperator
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
+from layergraph.control_flow.transforms import AUTOGRAD_FUNCTIONS
 from layergraph.errors import CaptureError
 from layergraph.ir.function_name import FunctionName
 from layergraph.torch2ir.tracing.lines import code_place
@@ -25,7 +26,6 @@ from layergraph.torch_versions import uncompiled_scans
 from layergraph_capture.arguments import tensors_in
 from layergraph_capture.interception.applied import is_function
 from layergraph_capture.interception.plans import (
-    AUTOGRAD,
     PLANS,
     TRANSFORMS,
     UNHELD,
@@ -62,7 +62,8 @@ class HigherOrderCalls:
             return original(*args, **kwargs)
         if name in TRANSFORMS:
             return self._transformed(name, original, args, kwargs)
-        if name.startswith(AUTOGRAD):
+        if name in AUTOGRAD_FUNCTIONS:
+            # These take gradients of values that autograd has to save.
             tracer.switch.saved.need()
         return self._recorded(name, original, args, kwargs)
 

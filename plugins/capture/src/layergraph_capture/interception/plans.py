@@ -10,6 +10,7 @@ import torch
 from torch._functorch import vmap
 from torch.utils import _pytree as pytree
 
+from layergraph.control_flow.transforms import AUTOGRAD_FUNCTIONS
 from layergraph.errors import CaptureError
 
 Function = Callable[..., Any]
@@ -173,16 +174,13 @@ TRANSFORMS = {
     "layergraph.jacfwd": ("argnums", "has_aux", "randomness"),
     "layergraph.jacrev": ("argnums", "has_aux", "chunk_size"),
 }
-# These take gradients of values that autograd has to save.
-AUTOGRAD = "torch.autograd.functional."
-
 PLANS: dict[str, Callable[..., Plan]] = {
     "layergraph.grad": _grad,
     "layergraph.grad_and_value": _grad,
     "layergraph.jvp": _jvp,
     "layergraph.vjp": _vjp,
     "layergraph.vmap": _vmap,
-    **{f"{AUTOGRAD}{name}": _of_autograd for name in "hessian hvp jacobian jvp vhp vjp".split()},
+    **dict.fromkeys(AUTOGRAD_FUNCTIONS, _of_autograd),
     "torch._higher_order_ops.associative_scan": _associative_scan,
     "torch._higher_order_ops.map": _map,
     "torch._higher_order_ops.scan": _scan,
