@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from types import ModuleType
 
+from layergraph import torch_versions
 from layergraph_source import runtime
 
 ERRORS = frozenset({"AssumptionError", "CaptureError"})
@@ -46,8 +47,11 @@ class Helpers:
     def add(self, module: ModuleType, name: str) -> str:
         """Copy a function or class with the definitions that it uses; return its name.
 
+        Of layergraph they may use the errors, and :mod:`layergraph.torch_versions`: a written
+        module runs on each release of torch too.
+
         Raises:
-            UncopiedError: it uses layergraph, or another copy has its name.
+            UncopiedError: it uses more of layergraph, or another copy has its name.
         """
         read = _read(module)
         waiting = [name]
@@ -74,8 +78,9 @@ class Helpers:
         if line is None:
             raise UncopiedError(f"there is no {name!r} to copy")
         if "layergraph" in line:
-            if name in ERRORS:
-                self.add(runtime, name)
+            home = runtime if name in ERRORS else torch_versions
+            if name in _read(home).statements:
+                self.add(home, name)
                 return []
             raise UncopiedError(f"it uses {name!r} of layergraph")
         self._imports[line] = None
