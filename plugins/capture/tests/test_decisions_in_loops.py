@@ -291,6 +291,79 @@ class KeepsRows(Base):
         return torch.stack(out)
 
 
+def best(rows):
+    if rows.numel() == 0:
+        return rows.new_zeros(1)
+    return rows.max().reshape(1)  # fails without rows
+
+
+@case(given=pictures)
+class SharesAHelper(Base):
+    """One caller of the helper always has rows, and the other one has none in the example."""
+
+    def forward(self, images):
+        some, none = [], []
+        for each in images:
+            rows = self.f(each)
+            some.append(best(rows[rows.sum(1) > -100]))
+            none.append(best(rows[rows.sum(1) > 100]))
+        return torch.cat(some), torch.cat(none)
+
+
+class Scale:
+    def __init__(self, factor):
+        self.factor = factor
+
+
+@case()
+class MakesAnObjectInEachRun(Base):
+    """The plain state changes in each turn, so the states of two runs are compared."""
+
+    scale = None
+
+    def forward(self, x):
+        if self.scale is None:
+            self.scale = Scale(2)
+        h, is_even = x.new_zeros(3, 4), True
+        for step in x:
+            is_even = not is_even
+            h = h + self.scale.factor * step
+            if step.sum() > 0:
+                h = self.f(h)
+        return h
+
+
+@case()
+class LoopsInOneWay(Base):
+    def forward(self, x):
+        h, is_even = x.new_zeros(4), True
+        for step in x:
+            is_even = not is_even
+            if step.sum() > 0:
+                for row in step:
+                    h = h + self.f(row)
+            else:
+                h = h - self.g(h)
+        return h
+
+
+@case()
+class HasAnOpenRankInOneWay(Base):
+    """The ranks behind ``squeeze`` follow from sizes, so only runs of this way guard them."""
+
+    def forward(self, x):
+        rows = []
+        for step in x:
+            if step.sum() > 100:
+                rows.append(self.g(step))
+            elif step.mean() > -100:
+                rows.append(self.f(step.unsqueeze(0)).squeeze(0))
+            else:
+                rows.append(step)
+        length, batch, size = torch.stack(rows).shape
+        return torch.stack(rows).reshape(length * batch, size)
+
+
 @case(given=pictures, captured=2)
 class GivesDicts(Base):
     def forward(self, pictures):

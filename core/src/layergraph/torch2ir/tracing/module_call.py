@@ -10,6 +10,7 @@ import torch
 
 from layergraph.ir import Symbol, Value
 from layergraph.ir.values import leaves
+from layergraph.torch2ir.tracing.lines import Place
 
 if TYPE_CHECKING:
     from layergraph.torch2ir.state.changes import Change
@@ -295,6 +296,7 @@ class Decision:
         condition: the value that computes the answer.
         answer: the answer in this run.
         where: the line of the model's code that branches.
+        place: this line with those that call it.
         is_by_size: whether the question compares a size of a tensor.
         is_branch: whether the sizes are equal in the example.
         is_guard: whether only the way of this answer counts, because the run asks more such
@@ -304,6 +306,7 @@ class Decision:
     condition: TracedValue
     answer: bool
     where: str
+    place: Place
     is_by_size: bool = False
     is_branch: bool = False
     is_guard: bool = False

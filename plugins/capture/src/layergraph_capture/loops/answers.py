@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 
 from layergraph.capturing import Example
 from layergraph.ir import Value
+from layergraph.torch2ir.tracing.lines import Place
 from layergraph.torch2ir.tracing.module_call import Trace, calls_in
+from layergraph_capture.loops.frame_state import IDENTITY
 from layergraph_capture.loops.turns import BEGIN
 from layergraph_capture.ways.plans import Plan
 
-Question = tuple[str, int]
-"""A line that decides, and the number of decisions that a run has made at this line before."""
+Question = tuple[Place, int]
+"""A place of decisions, and the number of decisions that a run has made there before."""
 
 RunWith = Callable[[Example, Plan], Trace]
 """A function that runs the model on an example, with answers to its decisions."""
@@ -22,7 +24,7 @@ RunWith = Callable[[Example, Plan], Trace]
 _OF_TENSORS = re.compile(r"\('\w+', <class '[\w.]+'>\)(, )?")
 
 
-def as_numbers_say(_where: str, _number: int, answer: bool) -> bool:
+def as_numbers_say(_place: Place, _number: int, answer: bool) -> bool:
     """Answer a decision by the numbers."""
     return answer
 
@@ -31,32 +33,32 @@ class ShorterWayError(Exception):
     """The runs take the way of a decision that computes less; then its values are not seen.
 
     Args:
-        where: the line of the decision.
+        place: the place of the decision.
     """
 
-    def __init__(self, where: str) -> None:
-        super().__init__(where)
-        self.where = where
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self.place = place
 
 
 @dataclass(slots=True)
 class Usual:
-    """The answers of the lines that decide: that of the first decision of each line.
+    """The answers at the places of decisions: that of the first decision at each place.
 
     Attributes:
         answers: the answers so far.
     """
 
-    answers: dict[str, bool] = field(default_factory=dict)
-    _turned: set[str] = field(default_factory=set)
+    answers: dict[Place, bool] = field(default_factory=dict)
+    _turned: set[Place] = field(default_factory=set)
 
-    def turn(self, where: str) -> bool:
-        """Answer a line otherwise; return False if that has been done before."""
-        if where in self._turned:
+    def turn(self, place: Place) -> bool:
+        """Answer a place otherwise; return False if that has been done before."""
+        if place in self._turned:
             return False
-        self._turned.add(where)
+        self._turned.add(place)
         turned = {each: self.answers[each] for each in self._turned}
-        self.answers = turned | {where: not turned[where]}
+        self.answers = turned | {place: not turned[place]}
         return True
 
     def plan(self, but: Collection[Question] = (), *, by_numbers: bool = False) -> Plan:
@@ -67,31 +69,45 @@ class Usual:
             by_numbers: whether the numbers answer all other questions.
         """
 
-        def answered(where: str, number: int, answer: bool) -> bool:
-            usual = self.answers.setdefault(where, answer)
-            if by_numbers and (where, number) not in but:
+        def answered(place: Place, number: int, answer: bool) -> bool:
+            usual = self.answers.setdefault(place, answer)
+            if by_numbers and (place, number) not in but:
                 return answer
-            return usual is not ((where, number) in but)
+            return usual is not ((place, number) in but)
 
         return answered
 
     def otherwise(self) -> Plan:
         """Return a plan that gives the other answers."""
         plan = self.plan()
-        return lambda where, number, answer: not plan(where, number, answer)
+        return lambda place, number, answer: not plan(place, number, answer)
 
 
-def states_of(trace: Trace) -> dict[Value, list[str]]:
-    """Return the plain states at the starts of turns, except first ones, by loop.
+def states_of(trace: Trace) -> dict[Value, list[list[str]]]:
+    """Return the plain states at the starts of turns, except first ones, of the loops at each line.
 
-    Names of tensors do not count: code may define them on one way only.
+    Names of tensors do not count: code may define them on one way only. Each run makes its own
+    objects, so only their order counts, and not their identity.
     """
-    found: dict[Value, list[str]] = {}
+    found: dict[tuple[Value, ...], list[str]] = {}
     for call in calls_in(trace.root):
         if call.target == BEGIN and call.args[0] > 0:
             state = _OF_TENSORS.sub("", call.where)
-            found.setdefault(call.args[1], []).append(state)
-    return found
+            found.setdefault(call.args[1:], []).append(state)
+    lines: dict[Value, list[list[str]]] = {}
+    for (_, line), states in found.items():
+        lines.setdefault(line, []).append(_with_numbers(states))
+    return lines
+
+
+def _with_numbers(states: Sequence[str]) -> list[str]:
+    """Return states with a number in place of the identity of each object."""
+    numbers: dict[str, str] = {}
+
+    def number(found: re.Match[str]) -> str:
+        return numbers.setdefault(found[0], f"object {len(numbers)}")
+
+    return [IDENTITY.sub(number, each) for each in states]
 
 
 def are_kept(states: Sequence[str]) -> bool:

@@ -85,7 +85,7 @@ def looped(trace: Trace, example: Example, run: RunWith) -> Trace | None:
         try:
             return _looped(trace, example, run, usual)
         except ShorterWayError as error:
-            if not usual.turn(error.where):
+            if not usual.turn(error.place):
                 return None
 
 
@@ -96,9 +96,9 @@ def _looped(trace: Trace, example: Example, run_with: RunWith, usual: Usual) -> 
         return run_with(example, usual.plan())
 
     items = item_counts(example)
-    lines = [each.where for each in trace.decisions if not each.is_by_size]
-    if lines:
-        decides_in_turns = len({*lines}) < len(lines)
+    places = [each.place for each in trace.decisions if not each.is_by_size]
+    if places:
+        decides_in_turns = len({*places}) < len(places)
         if not (items or decides_in_turns or counts_of(trace)):
             return None
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import (
@@ -146,8 +147,11 @@ class _State:
             # Its text holds what a compiled class does not show otherwise, such as a bytearray.
             members.append(("", repr(value)))
         # Code makes a new one in each turn, and does not ask which one it is.
-        return members if _is_by_value(kind) else (id(value), *members)
+        return members if _is_by_value(kind) else (f"<at {id(value)}>", *members)
 
+
+IDENTITY = re.compile(r"<at \d+>")
+"""The form in which a state names the identity of an object that the code may have made."""
 
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, torch.dtype, torch.device, slice})
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)

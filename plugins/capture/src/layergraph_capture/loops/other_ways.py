@@ -1,6 +1,6 @@
 """The other ways of decisions inside and around loops.
 
-All runs of the search for loops answer the decisions of one line alike, so that all turns of a
+All runs of the search for loops answer the decisions at one place alike, so that all turns of a
 loop make the same calls. Then one more run for each decision of the record answers it otherwise in
 one turn. The calls of this turn become the other way of the body.
 """
@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 from layergraph.errors import CaptureError
+from layergraph.torch2ir.tracing.lines import Place
 from layergraph.torch2ir.tracing.module_call import Call, Decision, Trace
 from layergraph_capture.loops.answers import (
     Question,
@@ -88,7 +89,7 @@ class OtherWays:
         self._entered: Sequence[Trace] = ()
         self._candidate: Candidate
         self._guarded: dict[Call, tuple[Decision, str]] = {}
-        self._fixed: set[str] = set()
+        self._fixed: set[Place] = set()
 
     @property
     def traces(self) -> list[Trace]:
@@ -106,7 +107,7 @@ class OtherWays:
         Raises:
             OtherRunError: a run differs in more than its ways.
             NotRollableError: a way cannot be written.
-            ShorterWayError: the runs should answer a line otherwise.
+            ShorterWayError: the runs should answer a place otherwise.
         """
         base = varied.base
         if not base.decisions:
@@ -197,10 +198,10 @@ class OtherWays:
         Code might branch by this state. The state of the next turn may differ: a variable keeps its
         value until the turn sets it again.
         """
-        states = states_of(trace)
-        keeps = all(map(are_kept, states.values()))
-        if not keeps and states != states_of(self._of(site)):
-            raise OtherRunError("a way changes the plain state of the code")
+        before = states_of(self._of(site))
+        for line, loops in states_of(trace).items():
+            if not all(map(are_kept, loops)) and loops != before.get(line):
+                raise OtherRunError("a way changes the plain state of the code")
 
     def _of(self, site: _Site) -> Trace:
         """Return the run in which a decision was found."""
@@ -245,7 +246,7 @@ class OtherWays:
             OtherRunError: a run makes other calls, or none can be compared.
         """
         self._compare(self._natural)
-        self._fixed = {each.where for each, _ in self._guarded.values()}
+        self._fixed = {each.place for each, _ in self._guarded.values()}
         open_ones = [each for each in self._usual.answers if each not in self._fixed]
         mixed = [self._confirms(open_ones, more, shift) for more, shift in _MIXED]
         # With many other answers at once, a model may raise an error.
@@ -254,11 +255,11 @@ class OtherWays:
             if not any(single):
                 raise OtherRunError("no run confirms the ways")
 
-    def _confirms(self, lines: Collection[str], more: int, shift: int) -> bool:
-        """Compare with a run that answers some lines otherwise in every other turn or so.
+    def _confirms(self, places: Collection[Place], more: int, shift: int) -> bool:
+        """Compare with a run that answers at some places otherwise in every other turn or so.
 
         Args:
-            lines: the lines; the numbers answer the others that have two ways.
+            places: the places; the numbers answer the others that have two ways.
             more: the turns more than those of the shorter run.
             shift: the begin of the pattern of answers.
 
@@ -266,14 +267,14 @@ class OtherWays:
             Whether it has been compared: False if it fails, or if a guard refuses it.
         """
 
-        def mixed(where: str, number: int, answer: bool) -> bool:
-            usual = self._usual.answers.setdefault(where, answer)
-            if where in lines:
+        def mixed(place: Place, number: int, answer: bool) -> bool:
+            usual = self._usual.answers.setdefault(place, answer)
+            if place in places:
                 return usual is not _is_odd(number + shift)
-            return usual if where in self._fixed else answer
+            return usual if place in self._fixed else answer
 
         try:
-            self._compare(self._run(more, mixed, (*lines, shift)))
+            self._compare(self._run(more, mixed, (*places, shift)))
         except (CaptureError, RuntimeError, RefusedRunError):
             return False
         return True
@@ -303,11 +304,11 @@ def _fitness(asked: Asked) -> tuple[int, int, int]:
 
 def _questions(trace: Trace) -> dict[Decision, Question]:
     """Return the questions of the decisions of a run."""
-    before: Counter[str] = Counter()
+    before: Counter[Place] = Counter()
     found: dict[Decision, Question] = {}
     for each in trace.decisions:
-        found[each] = each.where, before[each.where]
-        before[each.where] += 1
+        found[each] = each.place, before[each.place]
+        before[each.place] += 1
     return found
 
 

@@ -309,8 +309,8 @@ _ENTER = f"layergraph.{enter_autocast.__name__}"
 
 def _marks_turns(begins: Sequence[Call]) -> bool:
     """Return whether calls mark successive turns, all except the first in the same state."""
-    first, loop = begins[0].args
-    if any(begin.args != (first + turn, loop) for turn, begin in enumerate(begins)):
+    first, *loop = begins[0].args
+    if any(begin.args != (first + turn, *loop) for turn, begin in enumerate(begins)):
         return False
     # The first turn defines variables that later turns find.
     states = [begin.where for begin in begins if begin.args[0] > 0]

@@ -28,7 +28,10 @@ TURN = "layergraph.turn"
 """A function in records of runs that returns the number of a turn. No graph has it."""
 
 BEGIN = "layergraph.begin_turn"
-"""A function in records of runs that marks the start of a turn. No graph has it."""
+"""A function in records of runs that marks the start of a turn. No graph has it.
+
+It takes the number of the turn, the number of the loop, and the line of the loop.
+"""
 
 COUNT = "layergraph.count"
 """A function in records of runs that takes a number of turns. No graph has it."""

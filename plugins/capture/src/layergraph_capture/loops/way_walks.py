@@ -25,6 +25,8 @@ from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.verify import MISSING, Comparison, OtherRunError, RunCalls
 from layergraph_capture.loops.written import ASSUME, Rolled
 
+_RANK = "torch.Tensor.dim"
+
 
 class RefusedRunError(OtherRunError):
     """A guard of the record refuses the run."""
@@ -51,11 +53,15 @@ class Asked:
     starts: list[int] = field(default_factory=list)
 
 
+_UNREAD = object()  # the counterpart of a rank that the run does not read
+
+
 class Walk(Comparison):
-    """A comparison with a run that may read other parts of values.
+    """A comparison with a run that may read other parts of values, and guard fewer ranks.
 
     A run records the read of a size or of an element where the value came about, and only if it
-    uses the result, so each way has its own.
+    uses the result, so each way has its own. It guards a rank only if a function before it may give
+    other ranks, and another way may not call that function.
     """
 
     def __init__(self, rolled: Rolled, sizes: Collection[TracedValue]) -> None:
@@ -65,22 +71,32 @@ class Walk(Comparison):
         self._is_trial = False
 
     def _item(self, item: Item, calls: RunCalls) -> None:
-        if not (isinstance(item, Call) and item.is_late) or item in self._rolled.glue:
+        is_read = isinstance(item, Call) and (item.is_late or item.target == _RANK)
+        if isinstance(item, Call) and is_read and item not in self._rolled.glue:
+            self._read(item, calls)
+        elif not self._guards_unread(item):
             super()._item(item, calls)
-            return
-        found = self._late(item, calls)
-        if found is None:
-            self._values[item.value] = MISSING
-        else:
+
+    def _read(self, item: Call, calls: RunCalls) -> None:
+        found = self._made(item, calls)
+        if found is not None:
             self._values[item.value] = found.value
             self._note_size(item.value, found.value)
+            return
+        self._values[item.value] = MISSING if item.is_late else _UNREAD
 
-    def _late(self, item: Call, calls: RunCalls) -> Call | None:
+    def _guards_unread(self, item: Item) -> bool:
+        """Return whether a call guards a rank that the run does not read."""
+        is_guard = isinstance(item, Call) and item.target == ASSUME
+        return is_guard and self._of(item.args[0]) is _UNREAD
+
+    def _made(self, item: Call, calls: RunCalls) -> Call | None:
         """Return the read of the run for one of the record; None if the run does not make it."""
         at = calls.at
         while at < len(calls.items):
             other = calls.items[at]
-            if isinstance(other, Call) and other.is_late and self._reads_the_same(item, other):
+            is_alike = isinstance(other, Call) and other.is_late is item.is_late
+            if isinstance(other, Call) and is_alike and self._reads_the_same(item, other):
                 while calls.at < at:
                     self._is_left_out(calls.take())
                 calls.take()

@@ -117,11 +117,12 @@ class Sizes:
         """See :class:`TurnListener`."""
         if self._states is not None and not self._recorder.is_sealed:
             state = self._states.of(frame, turn, left)
-            self._recorder.call("function", BEGIN, (turn, loop), {}, state)
+            line = f"{frame.f_code.co_filename}, line {frame.f_lineno}"
+            self._recorder.call("function", BEGIN, (turn, loop, line), {}, state)
 
     def begin_item(self, index: int) -> None:
         """See :class:`TurnListener`."""
-        self._recorder.call("function", BEGIN, (index, _OF_ARGUMENT), {})
+        self._recorder.call("function", BEGIN, (index, _OF_ARGUMENT, ""), {})
 
     def decide(self, origin: Origin, result: bool) -> bool:
         """See :class:`SizeListener`."""

@@ -13,7 +13,7 @@ from layergraph.errors import CaptureError
 from layergraph.ir import Value
 from layergraph.ir.values import leaves, map_leaves
 from layergraph.torch2ir.tracing.called_functions import RESULTS_BY_SIZES, draws
-from layergraph.torch2ir.tracing.lines import code_place
+from layergraph.torch2ir.tracing.lines import Place, call_place, code_place
 from layergraph.torch2ir.tracing.module_call import (
     Decision,
     StateRead,
@@ -68,7 +68,7 @@ class Decisions:
         self._guards = guards
         self._answers = answers
         self._plan = plan
-        self._planned: Counter[str] = Counter()
+        self._planned: Counter[Place] = Counter()
         self._asked = 0
         self._known: dict[str, bool] = {}
         # The answers to comparisons of numbers, by their origins. A replay repeats these.
@@ -224,13 +224,14 @@ class Decisions:
             return answer
         if len(self.made) < len(self._answers):
             answer = self._answers[len(self.made)]
-        where = code_place()
+        where, place = code_place(), call_place()
         if self._plan is not None and not is_by_size:
-            answer = self._plan(where, self._planned[where], answer)
-            self._planned[where] += 1
+            answer = self._plan(place, self._planned[place], answer)
+            self._planned[place] += 1
         given = (*args, where) if name == TRUTH else args
         condition = self._recorder.call("function", name, given, kwargs)
-        self.made.append(Decision(condition, answer, where, is_by_size, is_branch=is_branch))
+        decision = Decision(condition, answer, where, place, is_by_size, is_branch=is_branch)
+        self.made.append(decision)
         self._branches += is_branch
         if question:
             self._known[question] = answer

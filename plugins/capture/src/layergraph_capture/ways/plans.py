@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-Plan = Callable[[str, int, bool], bool]
+from layergraph.torch2ir.tracing.lines import Place
+
+Plan = Callable[[Place, int, bool], bool]
 """A function that answers a decision.
 
-It takes the line of the decision, the number of decisions that the run has made at this line
+It takes the place of the decision, the number of decisions that the run has made at this place
 before, and the answer of the numbers.
 """
