@@ -63,11 +63,13 @@ class Case:
         model: makes it.
         given: makes the arguments of a length.
         captured: the length of the example.
+        lengths: those to compare at.
     """
 
     model: Callable[[], nn.Module]
     given: Callable[[int], tuple[Any, ...]] = sequence
     captured: int = 4
+    lengths: tuple[int, ...] = LENGTHS
 
 
 CASES: list[Any] = []
@@ -364,6 +366,55 @@ class HasAnOpenRankInOneWay(Base):
         return torch.stack(rows).reshape(length * batch, size)
 
 
+@case(given=pictures, lengths=(1, 2, 3, 5, 8))
+class LoopsOverASizeInEachTurn(Base):
+    """The size is one outside of the turns, and only the first of them guards it."""
+
+    def forward(self, pictures):
+        scores = []
+        for each in pictures:
+            scores.append(self.f(each.mean(0)))  # noqa: PERF401 as models do it
+        scores = torch.stack(scores)
+        classes = scores.size(-1)
+        found = []
+        for row in scores:
+            kept = []
+            for each in range(1, classes):
+                kept.append(row[each].clamp(min=0))  # noqa: PERF401 as models do it
+            found.append(torch.stack(kept))
+        scaled = []
+        for each in found:
+            scaled.append(each * 2)  # noqa: PERF401 as models do it
+        return scaled
+
+
+class Sums(nn.Module):
+    def forward(self, kept):
+        out = []
+        for rows in kept:
+            total = rows.new_zeros(())
+            for value in torch.unique(rows[:, 0].detach() * 0):
+                total = total + value + rows.sum()
+            out.append(total)
+        return torch.stack(out)
+
+
+@case(given=pictures, lengths=(1, 2, 3, 5, 8))
+class LeadsToAnotherGuard(Base):
+    """Without rows, the inner loop of the sums has no turn, and a guard says that it has one."""
+
+    def __init__(self):
+        super().__init__()
+        self.sums = Sums()
+
+    def forward(self, pictures):
+        kept = []
+        for each in pictures:
+            rows = each[torch.where(each[:, 0] > -100)[0]]
+            kept.append(rows[:0] if rows.numel() == 0 else self.f(rows))
+        return self.sums(kept)
+
+
 @case(given=pictures, captured=2)
 class GivesDicts(Base):
     def forward(self, pictures):
@@ -491,7 +542,7 @@ def test_each_turn_goes_its_own_way(each, tmp_path):
         for training in (False, True):
             model.train(training)
             rebuilt.train(training)
-            for length in LENGTHS:
+            for length in each.lengths:
                 for seed in range(3):
                     _check(model, rebuilt, each.given(length), seed)
 

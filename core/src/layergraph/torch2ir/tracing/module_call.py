@@ -171,11 +171,13 @@ class DeferredCall:
         args: tuple[Value, ...],
         kwargs: dict[str, Value] | None = None,
         kind: Kind = "function",
+        *,
+        is_late: bool = True,
     ) -> TracedValue:
         """Return the value of a call at this place; insert the call if it is not there."""
         if key not in self.calls:
             value = TracedValue(self.position, self.scope, wish_of(target))
-            call = Call(kind, target, args, kwargs or {}, value, is_late=True)
+            call = Call(kind, target, args, kwargs or {}, value, is_late=is_late)
             value.call = self.calls[key] = call
         return self.calls[key].value
 

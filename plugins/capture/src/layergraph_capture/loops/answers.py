@@ -30,7 +30,7 @@ def as_numbers_say(_place: Place, _number: int, answer: bool) -> bool:
 
 
 class ShorterWayError(Exception):
-    """The runs take the way of a decision that computes less; then its values are not seen.
+    """The runs take the way of a decision that computes or guards less than the other one.
 
     Args:
         place: the place of the decision.

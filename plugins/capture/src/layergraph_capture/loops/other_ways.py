@@ -31,6 +31,7 @@ from layergraph_capture.loops.way_walks import (
     Asked,
     OtherWay,
     RefusedRunError,
+    UnreadRankError,
     calls_behind,
     extent,
 )
@@ -46,6 +47,7 @@ _USUAL: tuple[tuple[Question, ...], bool] = ((), False)
 # The runs that confirm the ways: the turns more, and the begin of the pattern of answers.
 # The last one has so many turns that code with a counter of its own is likely to differ.
 _MIXED = ((0, 0), (0, 1), (1, 2), (11, 0))
+_REFUSED = "this way of the model is not held, because it leads to another guard"
 # The most decisions of a record, each of which costs one run.
 _MOST_DECISIONS = 24
 
@@ -180,15 +182,20 @@ class OtherWays:
         questions = {question: each for each, question in _questions(trace).items()}
         other = questions.get(site.question)
         if other is None or other.answer is answer:
+            if site.reason:
+                return self._guard(site)
             raise OtherRunError("the run does not come to the decision")
         try:
             with self._mode(trace):
                 self._graft(site, trace, other)
-        except OtherRunError:
-            if calls_behind(site.decision) < calls_behind(other):
+        except OtherRunError as error:
+            is_short = calls_behind(site.decision) < calls_behind(other)
+            if is_short or isinstance(error, UnreadRankError):
                 raise ShorterWayError(site.question[0]) from None
             if site.reason:
                 return self._guard(site)
+            if isinstance(error, RefusedRunError):
+                return replace(site, reason=_REFUSED)
             raise
         return self._sites(trace, but, known, by_numbers=bool(site.reason))
 

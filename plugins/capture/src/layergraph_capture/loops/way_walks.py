@@ -56,6 +56,10 @@ class Asked:
 _UNREAD = object()  # the counterpart of a rank that the run does not read
 
 
+class UnreadRankError(OtherRunError):
+    """The run guards a rank that the record does not read."""
+
+
 class Walk(Comparison):
     """A comparison with a run that may read other parts of values, and guard fewer ranks.
 
@@ -76,6 +80,15 @@ class Walk(Comparison):
             self._read(item, calls)
         elif not self._guards_unread(item):
             super()._item(item, calls)
+
+    def _take(self, calls: RunCalls, item: Item) -> Item:
+        try:
+            return super()._take(calls, item)
+        except OtherRunError as error:
+            taken = calls.items[calls.at - 1] if calls.at <= len(calls.items) else None
+            if isinstance(taken, Call) and taken.target == _RANK:
+                raise UnreadRankError(str(error)) from None
+            raise
 
     def _read(self, item: Call, calls: RunCalls) -> None:
         found = self._made(item, calls)

@@ -110,7 +110,12 @@ class Sizes:
             return number
         if self.is_recording() and self._guards.is_new((COUNT, number.key())):
             args = self.read(number), number.plain(), code_place()
-            self._recorder.call("function", COUNT, args, {})
+            late = number.origin[0]
+            if isinstance(late, DeferredCall):
+                # The first turn of a loop around makes no other calls than the later ones.
+                late.call((COUNT,), COUNT, args, is_late=False)
+            else:
+                self._recorder.call("function", COUNT, args, {})
         return number.plain()
 
     def begin_turn(self, turn: int, loop: int, frame: FrameType, left: int) -> None:
