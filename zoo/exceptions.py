@@ -22,11 +22,8 @@ _REASONS: dict[str, str] = {
         transformers/LlavaForConditionalGeneration transformers/ViltModel
     """,
     "its code takes a list of pictures apart, and decides by how many boxes it finds": """
-        torchvision/fasterrcnn_mobilenet_v3_large_320_fpn
-        torchvision/fasterrcnn_mobilenet_v3_large_fpn torchvision/fasterrcnn_resnet50_fpn
         torchvision/fasterrcnn_resnet50_fpn_v2 torchvision/keypointrcnn_resnet50_fpn
         torchvision/maskrcnn_resnet50_fpn torchvision/maskrcnn_resnet50_fpn_v2
-        torchvision/ssd300_vgg16 torchvision/ssdlite320_mobilenet_v3_large
     """,
 }
 
