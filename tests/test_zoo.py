@@ -24,6 +24,7 @@ torchvision/resnet18
 torchvision/vit_b_32
 torchvision/mobilenet_v3_small
 torchvision/lraspp_mobilenet_v3_large
+torchvision/fasterrcnn_mobilenet_v3_large_320_fpn
 torchvision/ssdlite320_mobilenet_v3_large
 torchvision/raft_small
 transformers/BertForSequenceClassification
