@@ -7,7 +7,7 @@ tensors to values; others handle sizes, devices and guards. The trackers write t
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -119,9 +119,9 @@ class EagerTracer(Tracer):
         self.calls = TorchCalls(self, trackers, options.values, slices)
         self._scope_patches = (
             MathPatches(self.sizes, *lengths),
-            ConversionPatches(self.sizes, options.conversions),
             *(() if self._turns is None else (self._turns,)),
         )
+        self._conversions = ConversionPatches(self.sizes, options.conversions)
         self._leaf_calls = LeafCalls(self, trackers.hidden, self._snapshot)
         self._function_calls = FunctionCalls(self, self._snapshot, self._turns, options.values)
         self._keyed_tables = options.tables
@@ -201,6 +201,10 @@ class EagerTracer(Tracer):
         """See :class:`Tracer`."""
         for each in self._scope_patches:
             yield from each.of(members)
+
+    def name_patches(self, members: dict[str, Any], names: Collection[str]) -> Iterator[Patch]:
+        """See :class:`Tracer`."""
+        return self._conversions.of(members, names)
 
     def region(self, name: str, *args: Value) -> TracedValue:
         """Record the enter or exit node of a region."""
