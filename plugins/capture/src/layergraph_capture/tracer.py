@@ -7,7 +7,7 @@ tensors to values; others handle sizes, devices and guards. The trackers write t
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -117,11 +117,10 @@ class EagerTracer(Tracer):
         lengths = () if self._turns is None else (self._turns.length,)
         slices = self._slices if options.numbers_turns else None
         self.calls = TorchCalls(self, trackers, options.values, slices)
-        self._scope_patches = (
-            MathPatches(self.sizes, *lengths),
-            *(() if self._turns is None else (self._turns,)),
-        )
-        self._conversions = ConversionPatches(self.sizes, options.conversions)
+        turns = () if self._turns is None else (self._turns,)
+        self._scope_patches = MathPatches(self.sizes, *lengths), *turns
+        conversions = ConversionPatches(self.sizes, options.conversions)
+        self.name_patches = conversions.of  # type: ignore[method-assign]
         self._leaf_calls = LeafCalls(self, trackers.hidden, self._snapshot)
         self._function_calls = FunctionCalls(self, self._snapshot, self._turns, options.values)
         self._keyed_tables = options.tables
@@ -201,10 +200,6 @@ class EagerTracer(Tracer):
         """See :class:`Tracer`."""
         for each in self._scope_patches:
             yield from each.of(members)
-
-    def name_patches(self, members: dict[str, Any], names: Collection[str]) -> Iterator[Patch]:
-        """See :class:`Tracer`."""
-        return self._conversions.of(members, names)
 
     def region(self, name: str, *args: Value) -> TracedValue:
         """Record the enter or exit node of a region."""

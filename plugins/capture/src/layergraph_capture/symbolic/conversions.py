@@ -62,20 +62,20 @@ class ConversionPatches:
             "type": (type, _stand_in(type, _type)),
         }
 
-    def of(self, scope: dict[str, Any], names: Collection[str]) -> Iterator[Patch]:
+    def of(self, members: dict[str, Any], names: Collection[str]) -> Iterator[Patch]:
         """Yield the patches of the globals of a module that code names for the first time."""
         wanted = _NUMBERS.intersection(names)
         if not wanted:
             return
-        uses = [found for code in _codes_of(scope) if (found := _uses(code))]
+        uses = [found for code in _codes_of(members) if (found := _uses(code))]
         for name in wanted:
             original, new = self._stand_ins[name]
             of_name = [each[name] for each in uses if name in each]
             # A lost origin leads to a guard, but a wrong type to another way of the code. So any
             # code gets this one, also code inside functions, which is not among ``uses``.
             is_wanted = original is type or (of_name and self._conversions.keep_origins)
-            if is_wanted and all(of_name) and scope.get(name, original) is original:
-                yield scope, name, new
+            if is_wanted and all(of_name) and members.get(name, original) is original:
+                yield members, name, new
 
     def _to_int(self, *args: Any, **kwargs: Any) -> Any:
         number = self._number(args, kwargs)
