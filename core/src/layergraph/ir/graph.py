@@ -257,9 +257,11 @@ class Graph:
         """Return the positional arguments of each node; its predecessors if it states none."""
         spelt = {name: node.args or () for name, node in self.nodes.items()}
         unsaid: dict[str, list[Value]] = {
-            name: [] for name, node in self.nodes.items() if reads_its_predecessor(node)
+            name: []
+            for name, node in self.nodes.items()
+            if node.args is None and reads_its_predecessor(node)
         }
-        for src, sink in self.edges:
+        for src, sink in self.edges if unsaid else ():
             if sink in unsaid:
                 unsaid[sink].append(Ref(src))
         for name, args in unsaid.items():
