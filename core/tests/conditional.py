@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layergraph.ir import Implementation, Ir, Node, Ref
-from layergraph.ir.graph import graph_from_nodes
+from layergraph.ir.from_nodes import graph_from_nodes
 
 X = Ref("x")
 IF, UNLESS = (Ref("t"), True), (Ref("t"), False)

@@ -11,7 +11,7 @@ from torch import nn
 import layergraph as lg
 from layergraph.errors import CaptureError, InvalidIrError
 from layergraph.ir import Implementation, Ir, Node, Ref, Symbol, check
-from layergraph.ir.graph import graph_from_nodes
+from layergraph.ir.from_nodes import graph_from_nodes
 from layergraph.testing import bitwise_equal
 
 X = torch.randn(2, 4)

@@ -20,7 +20,7 @@ from core.tests.conditional import (
 )
 from layergraph.errors import InvalidIrError
 from layergraph.ir import Edge, Graph, Ir, Node, Ref, Symbol, TensorSpec, check, find_problems
-from layergraph.ir.graph import graph_from_nodes
+from layergraph.ir.from_nodes import graph_from_nodes
 from layergraph.ir.node_differences import differing
 
 

@@ -80,3 +80,44 @@ def test_code_that_could_tell_keeps_the_int_of_python(use, tmp_path):
     with pytest.raises(AssumptionError, match=r"int\(x.shape\[1\]"):
         rebuilt(torch.randn(2, 12))
     assert module.__dict__.keys().isdisjoint({"int"})
+
+
+LATER = """
+import functools
+import torch
+
+def doubled(function):
+    @functools.wraps(function)
+    def call(*args):
+        return function(*args) * 2
+    return call
+
+@doubled
+def half(x):
+    return int(x.shape[1] * 0.5)
+
+class Later(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        x = x * 2
+        return x[:, : half(x)] + [each for each in (float(n) for n in x.shape[1:])][0]
+"""
+
+
+def test_functions_that_forward_calls_later_may_name_int_first(tmp_path):
+    file = tmp_path / "later.py"
+    file.write_text(LATER)
+    spec = importlib.util.spec_from_file_location("later", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    original = module.Later()
+    original.calls = 1
+    rebuilt = lg.to_torch(lg.to_ir(original, (torch.randn(2, 9),)))
+    for length in (3, 9, 16, 41):
+        x = torch.randn(2, length)
+        assert bitwise_equal(rebuilt(x), original(x)), length
+    assert vars(module).keys().isdisjoint({"int", "float", "type"})

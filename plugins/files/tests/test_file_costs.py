@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import layergraph as lg
 from layergraph.errors import MAX_PROBLEMS, FileError, InvalidIrError, LayergraphError, brief
 from layergraph.ir import Implementation, Ir, Node, Ref, check
-from layergraph.ir.graph import graph_from_nodes
+from layergraph.ir.from_nodes import graph_from_nodes
 from layergraph.ir.submodules import Ancestry
 from layergraph.ir.values import MAX_INTEGER_BITS, MAX_NUMBER_KEYS
 from layergraph.ir2torch import get_default_converter

@@ -1,6 +1,7 @@
 """The intermediate representation: plain data that knows nothing of PyTorch."""
 
 from layergraph.ir.edges import Edge
+from layergraph.ir.from_nodes import graph_from_nodes
 from layergraph.ir.graph import (
     BODY,
     CORE_NODE_TYPES,
@@ -12,7 +13,6 @@ from layergraph.ir.graph import (
     Graph,
     Implementation,
     Node,
-    graph_from_nodes,
     returned,
 )
 from layergraph.ir.mapping import ROOT

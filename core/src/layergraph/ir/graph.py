@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import operator
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -257,9 +257,11 @@ class Graph:
         """Return the positional arguments of each node; its predecessors if it states none."""
         spelt = {name: node.args or () for name, node in self.nodes.items()}
         unsaid: dict[str, list[Value]] = {
-            name: [] for name, node in self.nodes.items() if reads_its_predecessor(node)
+            name: []
+            for name, node in self.nodes.items()
+            if node.args is None and reads_its_predecessor(node)
         }
-        for src, sink in self.edges:
+        for src, sink in self.edges if unsaid else ():
             if sink in unsaid:
                 unsaid[sink].append(Ref(src))
         for name, args in unsaid.items():
@@ -357,41 +359,6 @@ def returned(args: tuple[Value, ...]) -> Value:
     if len(args) == 1:
         return args[0]
     return args or None
-
-
-def graph_from_nodes(nodes: Iterable[Node]) -> Graph:
-    """Return a graph of nodes, with the edges that their arguments name.
-
-    Args:
-        nodes: in execution order, each with its arguments stated.
-
-    Example:
-        >>> from layergraph.ir import Node, Ref, graph_from_nodes
-        >>> double = Node("double", "function", "torch.add", (Ref("x"), Ref("x")))
-        >>> output = Node("output", "output", "output", (Ref("double"),))
-        >>> list(graph_from_nodes([Node("x", "input", "x"), double, output]).edges)
-        [('x', 'double'), ('double', 'output')]
-    """
-    named: dict[str, Node] = {}
-    edges: dict[tuple[str, str], Edge] = {}
-    for node in nodes:
-        name, args = node.name, node.args or ()
-        for src in node.sources():
-            edges[src, name] = Edge(src, name)
-        if node.type == OUTPUT and len(args) == 1 and type(args[0]) is tuple and len(args[0]) > 1:
-            args = args[0] if reads_each_once(args[0]) else args
-        named[name] = Node(
-            name, node.type, node.implementation, args, node.kwargs, node.data, node.when
-        )
-    return Graph(nodes=named, edges=edges)
-
-
-_REFS = frozenset({Ref})
-
-
-def reads_each_once(args: tuple[Value, ...]) -> bool:
-    """Return whether all arguments are references, each to a different node."""
-    return _REFS.issuperset(map(type, args)) and len({arg.node for arg in args}) == len(args)
 
 
 def reads_its_predecessor(node: Node) -> bool:

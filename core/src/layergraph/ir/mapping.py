@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 
 from layergraph.errors import InvalidIrError, Place, Problem
+from layergraph.ir.from_nodes import unbound_copy
 from layergraph.ir.graph import Graph, Implementation, Node, bind_calls
 from layergraph.ir.modes import modes, own_mode
 from layergraph.ir.node_differences import differing
@@ -124,7 +124,7 @@ def _is_bound(implementation: Implementation, known: Mapping[str, Implementation
 
 
 def _copies(graph: Graph) -> dict[str, Node]:
-    return {name: replace(node) for name, node in graph.nodes.items()}
+    return {name: unbound_copy(node) for name, node in graph.nodes.items()}
 
 
 def _are_names(children: object) -> bool:

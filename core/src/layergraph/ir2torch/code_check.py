@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch.fx.graph_module import _loader
@@ -31,14 +31,19 @@ _FORMS: frozenset[type[ast.AST]] = frozenset(
 )
 
 _LEAVES = frozenset({ast.Name, ast.Constant})
-# These fields hold text or numbers, not syntax. The rules below check the names among them.
-_ATOMS = frozenset({"arg", "attr", "id", "kind", "name", "simple", "type_comment"})
+# These fields hold text or numbers, not syntax. The rules below check the names among them. The
+# syntax around a node decides its ``ctx``: to load, to store, or in a statement that has no form
+# above.
+_ATOMS = frozenset({"arg", "attr", "ctx", "id", "kind", "name", "simple", "type_comment"})
 
 
-def _inside(form: type[ast.AST]) -> Callable[[ast.AST], Any] | None:
-    """Return a getter of the child nodes of a kind of syntax node; None for a leaf."""
+def _inside(form: type[ast.AST]) -> Callable[[ast.AST], Iterable[Any]]:
+    """Return a getter of the child nodes of a kind of syntax node, and of lists of them."""
     fields = [each for each in form._fields if each not in _ATOMS]
-    return operator.attrgetter(*fields) if fields and form not in _LEAVES else None
+    if form in _LEAVES or not fields:
+        return lambda _: ()
+    get = operator.attrgetter(*fields)
+    return get if len(fields) > 1 else lambda node: (get(node),)
 
 
 _INSIDE = {form: _inside(form) for form in _FORMS}
@@ -105,19 +110,14 @@ class _Check:
         while stack:
             node = stack.pop()
             kind = type(node)
-            if kind is list or kind is tuple:
-                stack += node
+            if kind is list:
+                stack += filter(None, node)
                 continue
             if kind not in _INSIDE:
-                if node is not None:
-                    self._refuse(node)
-                continue
-            rule = rules.get(kind)
-            if rule is not None:
-                rule(node)
-            inside = _INSIDE[kind]
-            if inside is not None:
-                stack.append(inside(node))
+                self._refuse(node)
+            if kind in rules:
+                rules[kind](node)
+            stack += filter(None, _INSIDE[kind](node))
         for name in self._read.keys() - self._known:
             self._refuse(self._read[name])
 

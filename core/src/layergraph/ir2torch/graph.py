@@ -260,7 +260,7 @@ def _ways(node: Node, args: tuple[Value, ...]) -> list[tuple[Value, _Ways]]:
     A named tuple in it is made only then: the values in it may be None otherwise.
     """
     own = (node.when,) if node.when is not None else ()
-    is_choice = node.type == FUNCTION and node.implementation == "layergraph.choose"
+    is_choice = node.implementation == "layergraph.choose" and node.type == FUNCTION
     if is_choice and len(args) == 3 and type(args[0]) is Ref:
         condition, if_true, if_false = args
         return [

@@ -156,9 +156,15 @@ def _ties(module: nn.Module) -> set[tuple[int, int]]:
     return {(place, mine) for mine, place in enumerate(places) if place != mine}
 
 
+# Nearly all tuples hold such values only, such as the size of a kernel.
+_SIMPLE = frozenset({bool, int, str, type(None)})
+
+
 def _same(one: Any, other: Any) -> bool:
     if one is other:
         return True
+    if type(one) is tuple and type(other) is tuple and _SIMPLE.issuperset(map(type, one + other)):
+        return one == other
     if isinstance(one, torch.Tensor) or isinstance(other, torch.Tensor):
         return False
     if isinstance(one, float) and isinstance(other, float) and one != one:

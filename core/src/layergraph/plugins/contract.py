@@ -10,7 +10,7 @@ import functools
 import inspect
 import itertools
 import re
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layergraph.errors import LayergraphError, first_line
@@ -60,19 +60,37 @@ def contained(
     """
     if is_wrapper:
         return _contained_wrapper(hook, function, owner)
+    return functools.wraps(function)(first_answer_of(hook, [(owner, function)]))
+
+
+def first_answer_of(
+    hook: str, asked: Sequence[tuple[str, Callable[..., Any]]]
+) -> Callable[..., Any]:
+    """Return a function that asks implementations of a hook in order, until one answers.
+
+    Args:
+        hook: the name of the hook.
+        asked: the owner and the function of each implementation. All take the same arguments.
+
+    Returns:
+        The function. It raises what that of :func:`contained` raises.
+    """
     check = _CHECKS[hook]
 
-    @functools.wraps(function)
     def call(*args: Any) -> Any:
+        owner = ""
         try:
-            answer = function(*args)
-            return answer if answer is None else check(answer)
+            for owner, function in asked:  # noqa: B007 the handlers below read the owner
+                answer = function(*args)
+                if answer is not None:
+                    return check(answer)
         except (LayergraphError, KeyboardInterrupt):
             raise
         except _WrongError as error:
             raise HookFailure(owner, hook, str(error)) from None
         except BaseException as error:
             raise _failure(hook, owner, error) from error
+        return None
 
     return call
 

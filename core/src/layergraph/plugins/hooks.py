@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ import pluggy
 
 from layergraph import hookspecs
 from layergraph.errors import PluginError
-from layergraph.plugins.contract import HookFailure, contained
+from layergraph.plugins.contract import HookFailure, contained, first_answer_of
 from layergraph.plugins.loading import installed_plugins
 from layergraph.plugins.plugin import (
+    PARAMETERS,
     HookImplementation,
+    Level,
     Plugin,
     by_precedence,
     marked_functions,
@@ -42,12 +45,12 @@ class Hooks:
     def __init__(self, plugins: Iterable[Plugin], converter: object) -> None:
         listed = by_precedence(plugins)
         own = [
-            _Registered(name, contained(name, function, "this converter"), "this converter")
+            HookImplementation(name, Level.REGISTERED, function, function)
             for name, function, _ in marked_functions(converter)
         ]
         self._manager = _Manager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
-        for number, each in enumerate([*_joined(listed), *own]):
+        for number, each in enumerate(_joined([*listed, *own])):
             self._manager.register(each, name=f"{number}: {each.owner}")
         self.implementations = tuple(reversed(listed))
         self.ask = self._manager.hook
@@ -151,23 +154,49 @@ class _Registered:
 
 
 def _joined(listed: Iterable[HookImplementation]) -> Iterator[_Registered]:
-    """Merge adjacent implementations that answer from rows into one with one lookup."""
-    waiting: dict[str, list[LayerTable]] = {}
+    """Yield the implementations; one asks all that answer a hook of which the first answer counts.
+
+    pluggy takes many steps for each implementation that it asks, and a model has many modules.
+    """
+    asked: dict[str, list[HookImplementation]] = {}
     for each in listed:
-        if each.table is not None:
-            waiting.setdefault(each.hook, []).append(each.table)
-            continue
-        if each.hook in waiting:
-            yield _of_tables(each.hook, waiting.pop(each.hook))
-        function = contained(each.hook, each.function, each.owner, is_wrapper=each.is_wrapper)
-        yield _Registered(each.hook, function, each.owner)
-    for hook, tables in waiting.items():
-        yield _of_tables(hook, tables)
+        if each.is_wrapper or each.hook not in _OF_FIRST_ANSWER:
+            function = contained(each.hook, each.function, each.owner, is_wrapper=each.is_wrapper)
+            yield _Registered(each.hook, function, each.owner)
+        else:
+            asked.setdefault(each.hook, []).append(each)
+    for hook, found in asked.items():
+        function = first_answer_of(hook, [*_in_turn(hook, found[::-1])])
+        function = functools.wraps(getattr(hookspecs, hook))(function)
+        yield _Registered(hook, hookspecs.hookimpl(function), "all plugins")
 
 
-def _of_tables(hook: str, tables: list[LayerTable]) -> _Registered:
-    owner = "rows of layers"
-    return _Registered(hook, contained(hook, _answering(tables[::-1], hook), owner), owner)
+_OF_FIRST_ANSWER = frozenset(
+    name
+    for name, hook in vars(hookspecs).items()
+    if (getattr(hook, f"{hookspecs.PROJECT}_spec", None) or {}).get("firstresult")
+)
+
+
+def _in_turn(
+    hook: str, asked: Iterable[HookImplementation]
+) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Yield owner and function of each implementation; adjacent tables of rows are one."""
+    for has_rows, group in itertools.groupby(asked, lambda each: each.table is not None):
+        if has_rows:
+            tables = [each.table for each in group if each.table is not None]
+            yield "rows of layers", _answering(tables, hook)
+        else:
+            yield from ((each.owner, _of_all_arguments(hook, each.function)) for each in group)
+
+
+def _of_all_arguments(hook: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an implementation that may take some arguments of a hook as one that takes all."""
+    given, taken = PARAMETERS[hook], tuple(inspect.signature(function).parameters)
+    if taken == given:
+        return function
+    places = [given.index(name) for name in taken]
+    return lambda *args: function(*[args[place] for place in places])
 
 
 def _answering(tables: Iterable[LayerTable], hook: str) -> Callable[..., Any]:
@@ -183,11 +212,11 @@ def _answering(tables: Iterable[LayerTable], hook: str) -> Callable[..., Any]:
                 return answer
         return None
 
-    def ir_to_torch(implementation: Any) -> Any:
+    def ir_to_torch(implementation: Any, _children: Any) -> Any:
         found = rows.get(implementation.type)
         return None if found is None else found[0].to_torch(implementation)
 
-    return hookspecs.hookimpl(torch_to_ir if hook == "torch_to_ir" else ir_to_torch)
+    return torch_to_ir if hook == "torch_to_ir" else ir_to_torch
 
 
 def _name_of(row: str | Factory) -> str:

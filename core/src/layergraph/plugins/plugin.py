@@ -121,7 +121,7 @@ class HookImplementation(NamedTuple):
 
 
 # The parameters of each hook.
-_HOOKS: dict[str, tuple[str, ...]] = {
+PARAMETERS: dict[str, tuple[str, ...]] = {
     name: tuple(inspect.signature(hook).parameters)
     for name, hook in vars(hookspecs).items()
     if hasattr(hook, f"{hookspecs.PROJECT}_spec")
@@ -152,7 +152,7 @@ def _read(plugin: Plugin) -> Iterator[HookImplementation]:
     functions = []
     for name, function, options in marked_functions(holder):
         hook = options.get("specname") or name
-        if hook not in _HOOKS and options.get("optionalhook"):
+        if hook not in PARAMETERS and options.get("optionalhook"):
             continue
         is_wrapper = bool(options.get("wrapper") or options.get("hookwrapper"))
         _check(hook, function, is_wrapper=is_wrapper)
@@ -219,9 +219,9 @@ def _check(hook: str, function: Callable[..., Any], *, is_wrapper: bool) -> None
         PluginError: there is no such hook, or the function takes an argument that the hook does not
             have.
     """
-    if hook not in _HOOKS:
-        raise PluginError(f"unknown hook {hook!r}; the hooks are {', '.join(_HOOKS)}")
-    given = _HOOKS[hook]
+    if hook not in PARAMETERS:
+        raise PluginError(f"unknown hook {hook!r}; the hooks are {', '.join(PARAMETERS)}")
+    given = PARAMETERS[hook]
     for parameter in inspect.signature(function).parameters.values():
         if parameter.default is not parameter.empty:
             raise PluginError(

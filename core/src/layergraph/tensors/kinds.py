@@ -23,7 +23,14 @@ from layergraph.errors import (
 )
 from layergraph.ir import Ir, Symbol, Value, map_leaves
 from layergraph.literals import UnknownValueError, to_plain_literal, torch_value
-from layergraph.tensors.memory import PLAIN_CLASSES, is_plain, lie_alike, same_bits, without_class
+from layergraph.tensors.memory import (
+    PLAIN_CLASSES,
+    is_block,
+    is_plain,
+    lie_alike,
+    same_bits,
+    without_class,
+)
 
 Parts = dict[str, torch.Tensor]
 
@@ -107,7 +114,7 @@ class TensorKinds:
         Raises:
             PluginError: a row raises an exception, or breaks its contract.
         """
-        if type(tensor) in PLAIN_CLASSES and is_plain(tensor):
+        if is_block(tensor):
             return None
         for row in self._rows.values():
             try:

@@ -67,9 +67,7 @@ def unsuitable(tensor: torch.Tensor) -> str | None:
         The predicate of a sentence about the tensor; None for a dense tensor, which may be of a
         subclass of torch.Tensor.
     """
-    if not is_plain(tensor):
-        return _reason(tensor)
-    return _without_numbers_to_read(tensor)
+    return without_numbers_to_read(tensor) if is_plain(tensor) else _reason(tensor)
 
 
 # Dtypes of 1 to 7 bits, for which torch has few operations.
@@ -82,7 +80,7 @@ _WITHOUT_KERNELS = frozenset(
 
 
 @_directly
-def _without_numbers_to_read(tensor: torch.Tensor) -> str | None:
+def without_numbers_to_read(tensor: torch.Tensor) -> str | None:
     """Return why the numbers of a plain tensor cannot be read; None if they can.
 
     Libraries that split a model over devices (FSDP) free the memory of its parameters.
@@ -129,6 +127,11 @@ def _reason(tensor: torch.Tensor) -> str:
 
 def _is_ours(cls: type) -> bool:
     return cls.__name__ in _BY_CLASS and cls.__module__.startswith("torch.")
+
+
+def is_block(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor is plain and of a class of torch, as nearly all tensors are."""
+    return type(tensor) in PLAIN_CLASSES and is_plain(tensor)
 
 
 def is_plain(tensor: torch.Tensor) -> bool:
@@ -201,13 +204,18 @@ def owns_its_storage(tensor: torch.Tensor) -> bool:
     return is_plain(tensor) and bool(tensor.untyped_storage().resizable())
 
 
-@_directly
 def extent(tensor: torch.Tensor) -> tuple[int, int, int] | None:
     """Return the address of a tensor's storage, and the first and last address of its numbers.
 
     The last address is the one after the last byte. None for a tensor without numbers in memory.
     """
-    if not is_plain(tensor) or tensor.is_meta or not tensor.numel():
+    return extent_of_plain(tensor) if is_plain(tensor) else None
+
+
+@_directly
+def extent_of_plain(tensor: torch.Tensor) -> tuple[int, int, int] | None:
+    """Return :func:`extent` of a tensor that is known to be plain."""
+    if tensor.is_meta or not tensor.numel():
         return None
     start, size = tensor.data_ptr(), tensor.nbytes
     if not tensor.is_contiguous():

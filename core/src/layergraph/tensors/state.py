@@ -14,7 +14,15 @@ from layergraph.errors import BuildError, CaptureError
 from layergraph.ir import Packing, Symbol, TensorSpec
 from layergraph.literals import UnknownValueError, torch_value
 from layergraph.tensors.kinds import Packed, TensorKinds
-from layergraph.tensors.memory import PLAIN_CLASSES, extent, numbers_of, unsuitable
+from layergraph.tensors.memory import (
+    PLAIN_CLASSES,
+    extent,
+    extent_of_plain,
+    is_block,
+    numbers_of,
+    unsuitable,
+    without_numbers_to_read,
+)
 
 _USUAL_FLOAT = torch.float32
 
@@ -119,11 +127,12 @@ class Memory:
             CaptureError: the tensor shares memory with another one. In a rebuilt model the two
                 would be separate, and a change of one would not change the other.
         """
-        for block in self._kinds.blocks(tensor):
-            self._claim(block, id(tensor), key)
+        is_one = is_block(tensor)
+        found = [extent_of_plain(tensor)] if is_one else map(extent, self._kinds.blocks(tensor))
+        for lies in found:
+            self._claim(lies, id(tensor), key)
 
-    def _claim(self, block: torch.Tensor, owner: int, key: str) -> None:
-        lies = extent(block)
+    def _claim(self, lies: tuple[int, int, int] | None, owner: int, key: str) -> None:
         if lies is None:
             return
         storage, start, end = lies
@@ -163,9 +172,7 @@ def describe(
         UnrunnableError: an IR cannot describe tensors of this kind.
         CaptureError: the tensor is a buffer that requires gradients.
     """
-    packed = None if kinds is None else kinds.described(tensor)
-    if packed is None:
-        _refuse_unsuitable(tensor, repr(key))
+    packed = _described(tensor, repr(key), kinds)
     is_parameter = isinstance(tensor, nn.Parameter)
     if tensor.requires_grad and not (is_parameter or hidden):
         raise CaptureError(
@@ -217,9 +224,7 @@ def describe_constant(
         UnrunnableError: an IR cannot describe tensors of this kind.
         CaptureError: the tensor requires gradients.
     """
-    packed = None if kinds is None else kinds.described(tensor)
-    if packed is None:
-        _refuse_unsuitable(tensor, key)
+    packed = _described(tensor, key, kinds)
     if tensor.requires_grad:
         raise CaptureError(f"{key} wants gradients, but is no parameter; register it as one")
     spec = TensorSpec(kind="constant", shape=tuple(tensor.shape))
@@ -245,11 +250,14 @@ def is_channels_last(tensor: torch.Tensor) -> bool:
     torch chooses kernels by strides. With an axis of size 1, a tensor can be both contiguous and
     channels last.
     """
-    format_ = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.ndim)
+    format_ = _CHANNELS_LAST.get(tensor.ndim)
     if format_ is None or 1 not in tensor.shape or not tensor.is_contiguous(memory_format=format_):
         return False
     flat, last = _strides(tuple(tensor.shape), format_)
     return tensor.stride() == last != flat
+
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 @functools.lru_cache(maxsize=1024)
@@ -289,10 +297,18 @@ def indescribable(tensor: torch.Tensor) -> str | None:
     )
 
 
-def _refuse_unsuitable(tensor: torch.Tensor, key: str) -> None:
-    reason = indescribable(tensor)
+def _described(tensor: torch.Tensor, key: str, kinds: TensorKinds | None) -> Packed | None:
+    """Return the parts of a tensor of a known kind, or None; refuse other special tensors."""
+    if is_block(tensor):
+        reason = without_numbers_to_read(tensor)
+    else:
+        packed = None if kinds is None else kinds.described(tensor)
+        if packed is not None:
+            return packed
+        reason = indescribable(tensor)
     if reason is not None:
         raise UnrunnableError(f"{key} {reason}")
+    return None
 
 
 def to_bytes(tensor: torch.Tensor, key: str) -> bytes:

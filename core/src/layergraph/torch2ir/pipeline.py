@@ -142,7 +142,7 @@ def _captured(
             if ir is not None:
                 return ir
         guard_modes(request.module_index, trace)
-    return Folded(request.module_index, trace, tensors).ir
+    return Folded(request.module_index, trace, tensors).draft.ir()
 
 
 def _both(
@@ -158,7 +158,7 @@ def _both(
     if other is not None:
         # The replay has already recorded the other mode.
         if not other.differs:
-            return folded.ir
+            return folded.draft.ir()
         readings |= other.readings
         twin = folded.with_other(other) if second is None else None
     if twin is None:
@@ -169,8 +169,8 @@ def _both(
             except CaptureError:
                 return None
         readings |= mode_readings(mode_calls(second.scopes))
-        twin = Folded(module_index, second, tensors).ir
-    return merged(module_index, folded.ir, twin, readings)
+        twin = Folded(module_index, second, tensors).draft
+    return merged(module_index, folded.draft, twin, readings)
 
 
 def _run(capturer: Capturer) -> Trace:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -259,10 +260,13 @@ class _Unwrapping:
 def _is_untouched(module: nn.Module) -> bool:
     """Return whether a module has no hooks, no ``forward`` of its own, and no tensor subclasses."""
     members = vars(module)
-    if "forward" in members or any(members.get(name) for name in _HOOKS):
+    if "forward" in members or any(map(members.get, _HOOKS)):
         return False
-    held = (each for name in _REGISTERED for each in members[name].values())
-    return all(each is None or type(each) in PLAIN_CLASSES for each in held)
+    held = chain(members["_parameters"].values(), members["_buffers"].values())
+    return _ARE_PLAIN.issuperset(map(type, held))
+
+
+_ARE_PLAIN = PLAIN_CLASSES | {type(None)}
 
 
 _HOOKS = (

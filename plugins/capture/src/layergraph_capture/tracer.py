@@ -117,11 +117,10 @@ class EagerTracer(Tracer):
         lengths = () if self._turns is None else (self._turns.length,)
         slices = self._slices if options.numbers_turns else None
         self.calls = TorchCalls(self, trackers, options.values, slices)
-        self._scope_patches = (
-            MathPatches(self.sizes, *lengths),
-            ConversionPatches(self.sizes, options.conversions),
-            *(() if self._turns is None else (self._turns,)),
-        )
+        turns = () if self._turns is None else (self._turns,)
+        self._scope_patches = MathPatches(self.sizes, *lengths), *turns
+        conversions = ConversionPatches(self.sizes, options.conversions)
+        self.name_patches = conversions.of  # type: ignore[method-assign]
         self._leaf_calls = LeafCalls(self, trackers.hidden, self._snapshot)
         self._function_calls = FunctionCalls(self, self._snapshot, self._turns, options.values)
         self._keyed_tables = options.tables

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from layergraph.ir import Graph, Implementation, Ir, Node, Packing, TensorSpec
+from layergraph.ir.from_nodes import reads_each_once
 from layergraph.ir.graph import (
-    reads_each_once,
     reads_its_predecessor,
 )
 from layergraph.ir.mapping import Implementations

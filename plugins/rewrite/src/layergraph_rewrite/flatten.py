@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from layergraph.errors import InvalidIrError, Place, Problem
 from layergraph.ir.copying import copied_around
+from layergraph.ir.from_nodes import graph_from_nodes
 from layergraph.ir.graph import (
     BODY,
     FUNCTION,
@@ -17,7 +18,6 @@ from layergraph.ir.graph import (
     Graph,
     Implementation,
     Node,
-    graph_from_nodes,
     returned,
 )
 from layergraph.ir.mapping import Implementations

@@ -123,18 +123,19 @@ def _naming(node: Node, name: str) -> str:
 
 def _check_kind(problems: Problems, place: Where, node: Node, *, takes: bool) -> None:
     """Check the fields that depend on the type of a node."""
-    takes = takes or bool(node.args or (node.kwargs and node.type != INPUT))
+    kind = node.type
+    takes = takes or bool(node.args or (node.kwargs and kind != INPUT))
     if node.sets_state:
         if len(node.args or ()) > 1 or node.kwargs:
             problems.add(place, "a node of type state takes several arguments", "give it one")
-    elif node.type in (INPUT, STATE) and takes:
-        problems.add(place, f"a node of type {node.type} takes arguments", "remove them")
-    elif node.type == INPUT:
+    elif kind in (INPUT, STATE) and takes:
+        problems.add(place, f"a node of type {kind} takes arguments", "remove them")
+    elif kind == INPUT:
         _check_input(problems, place, node)
-    if node.type == OUTPUT and node.kwargs:
+    if kind == OUTPUT and node.kwargs:
         problems.add(place, "an output takes arguments by name", "use one positional argument")
-    if node.type in (STATE, FUNCTION) and not node.implementation:
-        problems.add(place, "its implementation is empty", f"say which {node.type} it is")
+    if kind in (STATE, FUNCTION) and not node.implementation:
+        problems.add(place, "its implementation is empty", f"say which {kind} it is")
 
 
 def _check_input(problems: Problems, place: Where, node: Node) -> None:

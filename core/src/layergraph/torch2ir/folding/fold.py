@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 
@@ -55,6 +56,24 @@ class _Graph:
     bodies: list[Implementation]
 
 
+class Draft(NamedTuple):
+    """The implementations of a model in one mode, which no IR has taken yet.
+
+    An IR binds calls to its implementations. So graphs for another IR are copied first.
+
+    Attributes:
+        implementations: the implementations.
+        root: the name of the root.
+    """
+
+    implementations: list[Implementation]
+    root: str
+
+    def ir(self) -> Ir:
+        """Return the IR of these implementations."""
+        return Ir(self.implementations, self.root)
+
+
 class Folded:
     """A captured model, folded to one graph per module.
 
@@ -64,7 +83,7 @@ class Folded:
         tensors: the specs of the tensors, by module path.
 
     Attributes:
-        ir: the IR of the model.
+        draft: the implementations of the model.
 
     Raises:
         CaptureError: a constant cannot be described.
@@ -77,10 +96,10 @@ class Folded:
         self._trace = trace
         self._tensors = tensors
         self._folding = _Folding(module_index, trace, trace.scopes, interfaces(trace.scopes))
-        self.ir = self._folding.fold().ir(tensors)
+        self.draft = self._folding.fold().draft(tensors)
 
-    def with_other(self, other: OtherMode) -> Ir | None:
-        """Return the IR of the other mode; None if its module calls have other interfaces."""
+    def with_other(self, other: OtherMode) -> Draft | None:
+        """Return the draft of the other mode; None if its module calls have other interfaces."""
         borders = self._folding.interfaces
         if any(_leaks(each.scope, borders[each.scope]) for each in other.replaced):
             return None
@@ -96,7 +115,7 @@ class Folded:
             if folding.dissolves:
                 # Two calls of one module that were equal now differ, so their callers change too.
                 folding = again().fold()
-            return folding.ir(self._tensors)
+            return folding.draft(self._tensors)
 
 
 def _leaks(scope: ModuleCall, interface: Interface) -> bool:
@@ -264,7 +283,7 @@ class _Folding:
     def name_at(self, path: str) -> str:
         return path or self._root_name
 
-    def ir(self, tensors: dict[str, dict[str, TensorSpec]]) -> Ir:
+    def draft(self, tensors: dict[str, dict[str, TensorSpec]]) -> Draft:
         tensors = self._with_attributes(tensors)
         implementations: list[Implementation] = []
         for module_info in self._module_index:
@@ -291,7 +310,7 @@ class _Folding:
             )
             if module_info.path in self._graphs:
                 implementations += self._graphs[module_info.path].bodies
-        return Ir(implementations, self._root_name)
+        return Draft(implementations, self._root_name)
 
     def _with_attributes(
         self, tensors: dict[str, dict[str, TensorSpec]]

@@ -23,9 +23,9 @@ from layergraph.ir import (
     Ref,
     TensorSpec,
     Value,
-    graph_from_nodes,
     map_leaves,
 )
+from layergraph.ir.from_nodes import graph_of_new
 from layergraph.ir.graph import KEYWORD_ONLY
 from layergraph.tensors.kinds import TensorKinds
 from layergraph.tensors.state import describe_constant
@@ -140,7 +140,7 @@ class GraphBuilder:
             else:
                 self._call_scope(item)
         self._nodes.append(Node(output, OUTPUT, OUTPUT, args=(self._plain(result),)))
-        return graph_from_nodes(self._nodes)
+        return graph_of_new(self._nodes)
 
     def _body(self, body: TracedBody) -> Body:
         """Add the implementation of a loop body, and return the reference to it."""

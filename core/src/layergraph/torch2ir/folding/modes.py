@@ -19,11 +19,12 @@ from layergraph.ir import (
     Node,
     Ref,
     Value,
-    graph_from_nodes,
     returned,
 )
 from layergraph.ir.bodies import owners
+from layergraph.ir.from_nodes import graph_of_new
 from layergraph.ir.values import parts, rebuilt
+from layergraph.torch2ir.folding.fold import Draft
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.tracing.module_call import ModeRead, Trace
 from layergraph.torch2ir.tracing.other_mode import ModeReading, mode_calls
@@ -31,13 +32,15 @@ from layergraph.torch2ir.tracing.other_mode import ModeReading, mode_calls
 _ASSUME = f"layergraph.{assume.__name__}"
 
 
-def merged(module_index: ModuleIndex, one: Ir, other: Ir, readings: set[ModeReading]) -> Ir | None:
-    """Merge the IRs of both modes of a model; return None if one IR cannot hold both.
+def merged(
+    module_index: ModuleIndex, one: Draft, other: Draft, readings: set[ModeReading]
+) -> Ir | None:
+    """Merge both modes of a model; return None if one IR cannot hold both.
 
     Args:
         module_index: the model.
-        one: the IR of the model's own mode.
-        other: its IR in the other mode.
+        one: the implementations in the model's own mode.
+        other: those in the other mode.
         readings: the module whose mode is read, and the module that reads it.
     """
     try:
@@ -62,23 +65,25 @@ class _NotMergeableError(Exception):
 
 
 class _Merger:
-    """Merges the IRs of both modes of a model.
+    """Merges both modes of a model.
 
     Args:
         module_index: the model.
-        one: the IR of the model's own mode.
-        other: its IR in the other mode.
+        one: the implementations in the model's own mode.
+        other: those in the other mode.
         readings: the module whose mode is read, and the module that reads it.
     """
 
     def __init__(
-        self, module_index: ModuleIndex, one: Ir, other: Ir, readings: set[ModeReading]
+        self, module_index: ModuleIndex, one: Draft, other: Draft, readings: set[ModeReading]
     ) -> None:
         self._module_index = module_index
         self._root = one.root
-        self._one, self._other = one, other
+        self._one, self._other = (
+            {each.name: each for each in draft.implementations} for draft in (one, other)
+        )
         self._paths = {one.root if not each.path else each.path: each.path for each in module_index}
-        self._owners = owners(one) | owners(other)
+        self._owners = owners(self._one) | owners(self._other)
         self._paths |= {body: self._paths[owner] for body, owner in self._owners.items()}
         self._readers = {reader for _, reader in readings}
         # The other modules whose mode a module's code reads, by the reading module.
@@ -210,7 +215,7 @@ class _Merger:
             if node.is_call and node.implementation in guarded:
                 nodes += self._guard(caller, self._paths[node.implementation], namer)
             nodes.append(replace(node, args=arguments[node.name]))
-        return graph_from_nodes(nodes)
+        return graph_of_new(nodes)
 
     def _in_step(self, implementation: Implementation) -> Implementation:
         """Guard that other modules whose mode this one's code reads are in the same mode."""
@@ -231,7 +236,7 @@ class _Merger:
         namer = Namer(graph.nodes)
         guards = [node for path in read for node in self._guard(name, path, namer)]
         inputs = sum(node.type == INPUT for node in nodes)
-        return graph_from_nodes([*nodes[:inputs], *guards, *nodes[inputs:]])
+        return graph_of_new([*nodes[:inputs], *guards, *nodes[inputs:]])
 
     def _guard(self, caller: str, path: str, namer: Namer) -> list[Node]:
         mine = Node(namer.name("training"), STATE, self._mode(caller), args=())
@@ -295,7 +300,7 @@ def _follow_mode(training: Graph, evaluation: Graph, key: str) -> Graph | None:
             follows = True
             nodes.append(mode)
         nodes.append(replace(node, args=args, kwargs=kwargs))
-    return graph_from_nodes(nodes) if follows else None
+    return graph_of_new(nodes) if follows else None
 
 
 def _followed(training: Value, evaluation: Value, mode: str) -> Value:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from layergraph.torch2ir.code_owners import is_own_package
+from layergraph.torch2ir.code_readings import by_identity
 
 UNFOLLOWED = sys.stdlib_module_names | {"torch", "numpy"}
 # The search enters objects of these modules of the standard library. Modules whose objects threads
@@ -39,28 +40,16 @@ _ASSIGNING = frozenset(
 _BY_NAME = frozenset({"__dict__", "__setattr__", "delattr", "exec", "globals", "setattr", "vars"})
 
 
+@by_identity
 def read_names(code: types.CodeType) -> tuple[frozenset[str], bool, bool]:
-    """Return the names that code mentions, and whether it assigns to names, and to closures.
-
-    Code never changes, so it is read once for all captures.
-    """
-    known = _readings.get(id(code))
-    if known is None:
-        if len(_readings) >= _MANY:
-            _readings.clear()
-        names = frozenset((*code.co_names, code.co_name))
-        does = frozenset(code.co_code[::2])
-        assigns = not _ASSIGNING.isdisjoint(does) or not _BY_NAME.isdisjoint(names)
-        known = _readings[id(code)] = code, (names, assigns, _STORE_DEREF in does)
-    return known[1]
+    """Return the names that code mentions, and whether it assigns to names, and to closures."""
+    names = frozenset((*code.co_names, code.co_name))
+    does = frozenset(code.co_code[::2])
+    assigns = not _ASSIGNING.isdisjoint(does) or not _BY_NAME.isdisjoint(names)
+    return names, assigns, _STORE_DEREF in does
 
 
-_MANY = 4096
-# By the ``id`` of the code; each entry keeps its code alive, so ids stay unique.
-_readings: dict[int, tuple[types.CodeType, tuple[frozenset[str], bool, bool]]] = {}
-
-
-@functools.lru_cache(maxsize=_MANY)
+@functools.lru_cache(maxsize=4096)
 def followed_bases(cls: Any) -> tuple[type, ...]:
     """Return the classes among a class and its bases whose code the search reads."""
     return tuple(base for base in cls.__mro__ if is_followed(base.__module__))

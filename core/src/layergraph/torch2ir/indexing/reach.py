@@ -13,7 +13,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Collection, Iterable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,97 +27,8 @@ from layergraph.torch2ir.indexing.followed import (
     read_names,
 )
 from layergraph.torch2ir.indexing.opaque import home_of, members_of
+from layergraph.torch2ir.indexing.reached import Code, Label, Place, ReachedState
 from layergraph.torch2ir.state.snapshots import Spot, is_iterator, keeper_of, slots_of
-
-Label: TypeAlias = "tuple[Label | None, object]"
-"""The place of an object: the place of its owner, and its name there."""
-
-Place: TypeAlias = tuple[Any, Any]
-"""A dict, a class or another object, and the name of an entry or attribute."""
-
-Code: TypeAlias = types.CodeType | None
-"""The code by which something is reached; None if the model itself holds it."""
-
-
-class Reached(NamedTuple):
-    """A reached object that keeps state.
-
-    Attributes:
-        state: the object.
-        label: its place.
-        code: the code that reaches it.
-        path: of an attribute of the model, the path of the module.
-        place: what holds it; None if unknown.
-    """
-
-    state: Any
-    label: Label
-    code: Code
-    path: str = ""
-    place: Place | None = None
-
-
-class Listener:
-    """A listener for objects that code reaches; it ignores what it does not override."""
-
-    def reached(self, reached: Reached) -> None:
-        """Receive an object that keeps state, before code can change it."""
-
-    def entered(self, members: dict[str, Any]) -> None:
-        """Receive globals, before code with these globals runs."""
-
-    def found_callable(self, place: Place, function: Any) -> None:
-        """Receive a function with a cache, or the ``apply`` of an autograd.Function."""
-
-
-class ReachedState:
-    """The reached objects that keep state, and the listeners.
-
-    Attributes:
-        found: the objects that keep state.
-        scopes: the globals of the code that has run, by ``id``.
-        callables: the functions that a run patches, each with its place.
-        listeners: the listeners.
-    """
-
-    def __init__(self) -> None:
-        self.found: list[Reached] = []
-        self.scopes: dict[int, dict[str, Any]] = {}
-        self.callables: list[tuple[Place, Any]] = []
-        self.listeners: list[Listener] = []
-
-    def listen(self, listener: Listener) -> None:
-        """Pass all reached objects, including later ones, to a listener."""
-        for reached in self.found:
-            listener.reached(reached)
-        for members in self.scopes.values():
-            listener.entered(members)
-        for place, function in self.callables:
-            listener.found_callable(place, function)
-        self.listeners.append(listener)
-
-    def keep(self, *reached_by: Any) -> None:
-        """Add an object that keeps state; see :class:`Reached` for the arguments."""
-        reached = Reached(*reached_by)
-        self.found.append(reached)
-        for listener in self.listeners:
-            listener.reached(reached)
-
-    def keep_scope(self, members: dict[str, Any]) -> None:
-        """Add the globals of code that is about to run."""
-        if id(members) not in self.scopes:
-            self.scopes[id(members)] = members
-            for listener in self.listeners:
-                listener.entered(members)
-
-    def keep_callable(self, place: Place, function: Any) -> None:
-        """Add a function that a run patches."""
-        holder, name = place
-        if any(each[0] is holder and each[1] == name for each, _ in self.callables):
-            return
-        self.callables.append((place, function))
-        for listener in self.listeners:
-            listener.found_callable(place, function)
 
 
 class Reach(ReachedState):
@@ -152,7 +63,7 @@ class Reach(ReachedState):
         if not is_followed(members.get("__name__")):
             return
         names, assigns, _ = read_names(code)
-        self.keep_scope(members)
+        self.keep_scope(members, names)
         if assigns:
             self._rebound(frame, code)
         self._scope(members, names, code)
@@ -269,6 +180,8 @@ class Reach(ReachedState):
             if base in self._classes:
                 continue
             self._classes.add(base)
+            if _CACHES.isdisjoint(map(type, base.__dict__.values())):
+                continue
             for name, member in base.__dict__.items():
                 if type(member) in _CACHES and is_cached(member):
                     self.add(member, (_of(base), name), code, (base, name))

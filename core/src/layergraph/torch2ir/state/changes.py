@@ -17,7 +17,8 @@ from layergraph.errors import CaptureError, Unsupported
 from layergraph.functions.foreign import applied_class
 from layergraph.torch2ir.indexing.followed import OF_TORCH, PLAIN
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
-from layergraph.torch2ir.indexing.reach import Label, Listener, Reach, Reached
+from layergraph.torch2ir.indexing.reach import Reach
+from layergraph.torch2ir.indexing.reached import Label, Listener, Reached
 from layergraph.torch2ir.state.same_objects import are_one
 from layergraph.torch2ir.state.snapshots import Dicts, Keeper, keeper_of
 from layergraph.torch2ir.tracing.lines import line
@@ -189,7 +190,7 @@ class Unchanged(Listener):
         return self
 
     def reached(self, reached: Reached) -> None:
-        """See :class:`reach.Listener`."""
+        """See :class:`reached.Listener`."""
         keeper = keeper_of(type(reached.state))
         if keeper is not None:
             self._before.append((reached, keeper, keeper.read(reached.state)))

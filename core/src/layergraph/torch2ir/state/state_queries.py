@@ -39,8 +39,12 @@ def state_queries(capture: Observer, module_index: ModuleIndex) -> Iterator[Patc
 
 def queries_of(module_index: ModuleIndex, scope: dict[str, Any]) -> Iterator[Patch]:
     """Yield the patches for globals of code that is about to run; nothing if already searched."""
-    if all(scope is not each for each in module_index.once(scopes)):
+    if id(scope) not in module_index.once(_ids):
         yield from _replaced(list(homes_in_scope(scope)))
+
+
+def _ids(module_index: ModuleIndex) -> list[int]:
+    return [id(each) for each in module_index.once(scopes)]
 
 
 def _replaced(places: list[Home]) -> Iterator[Patch]:

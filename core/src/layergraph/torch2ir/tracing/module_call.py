@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+import operator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -190,6 +191,7 @@ class ModuleCall:
 
     Attributes:
         kind: says, as that of a :class:`Call`, that this is no call of a function or a layer.
+        bodies: none, as a :class:`Call` has some.
         path: the path of the module.
         parent: the module call around it; None for the call of the model.
         start: the first position inside.
@@ -208,6 +210,7 @@ class ModuleCall:
     """
 
     kind: ClassVar[str] = "module call"
+    bodies: ClassVar[tuple[TracedBody, ...]] = ()
     path: str
     parent: ModuleCall | None
     start: int
@@ -354,12 +357,19 @@ class Trace:
         return self
 
 
-def with_bodies(items: Iterable[Call | ModuleCall]) -> Iterator[Call | ModuleCall]:
-    """Yield items, and before each call the items in its bodies."""
+def with_bodies(items: Sequence[Call | ModuleCall]) -> Iterator[Call | ModuleCall]:
+    """Return an iterator of items, and before each call of the items in its bodies."""
+    # Nearly all sequences have no bodies.
+    return _with_bodies(items) if any(map(_BODIES, items)) else iter(items)
+
+
+_BODIES = operator.attrgetter("bodies")
+
+
+def _with_bodies(items: Sequence[Call | ModuleCall]) -> Iterator[Call | ModuleCall]:
     for item in items:
-        if isinstance(item, Call) and item.bodies:
-            for body in item.bodies:
-                yield from with_bodies(body.items)
+        for body in item.bodies:
+            yield from with_bodies(body.items)
         yield item
 
 

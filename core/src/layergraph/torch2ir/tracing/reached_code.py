@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from layergraph.torch2ir.indexing.reach import Listener, Place
+from layergraph.torch2ir.indexing.reached import Listener, Place
 from layergraph.torch2ir.state.changes import Unchanged
 from layergraph.torch2ir.state.state_queries import queries_of
 from layergraph.torch2ir.tracing.applied_functions import seen_again
@@ -23,6 +23,7 @@ class ReachedCode(Listener):
         patcher: undoes the patches at the end of the run.
         outside: the state of the model's code, in which a patch is no change.
         scope_patches: gives the patches of the way of tracing for globals.
+        name_patches: gives those for globals that code names.
     """
 
     def __init__(
@@ -31,11 +32,13 @@ class ReachedCode(Listener):
         patcher: Patcher,
         outside: Unchanged,
         scope_patches: Callable[[dict[str, Any]], Iterator[Patch]],
+        name_patches: Callable[[dict[str, Any], Collection[str]], Iterator[Patch]],
     ) -> None:
         self._observer = observer
         self._patcher = patcher
         self._outside = outside
         self._scope_patches = scope_patches
+        self._name_patches = name_patches
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -48,14 +51,19 @@ class ReachedCode(Listener):
             reach.listeners.remove(self)
 
     def entered(self, members: dict[str, Any]) -> None:
-        """See :class:`reach.Listener`."""
+        """See :class:`reached.Listener`."""
         for patch in list(self._scope_patches(members)):
             self._put(patch)
         for patch in queries_of(self._observer.module_index, members):
             self._put(patch)
 
+    def named(self, members: dict[str, Any], names: Collection[str]) -> None:
+        """See :class:`reached.Listener`."""
+        for patch in list(self._name_patches(members, names)):
+            self._put(patch)
+
     def found_callable(self, place: Place, function: Any) -> None:
-        """See :class:`reach.Listener`."""
+        """See :class:`reached.Listener`."""
         self._put((*place, seen_again(function) or uncached(self._observer, function)))
 
     def _put(self, patch: Patch) -> None:

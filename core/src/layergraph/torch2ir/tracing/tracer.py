@@ -137,7 +137,8 @@ class Tracer(WayOfTracing):
         model = self.module_index.root.module
         self.generators = foreign_generators()
         patcher = Patcher(self._patches())
-        reached = ReachedCode(self, patcher, self.outside, self.scope_patches)
+        patches = self.scope_patches, self.name_patches
+        reached = ReachedCode(self, patcher, self.outside, *patches)
         try:
             with (
                 self.state.compared(),

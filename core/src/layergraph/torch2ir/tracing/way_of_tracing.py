@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
@@ -79,6 +79,14 @@ class WayOfTracing(ABC):
     @abstractmethod
     def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
         """Yield the patches for the globals of code that is about to run."""
+
+    def name_patches(
+        self,
+        members: dict[str, Any],  # noqa: ARG002 most tracers have none
+        names: Collection[str],  # noqa: ARG002
+    ) -> Iterator[Patch]:
+        """Yield the patches for globals that code names for the first time, before it runs."""
+        return iter(())
 
     @abstractmethod
     def higher_order(

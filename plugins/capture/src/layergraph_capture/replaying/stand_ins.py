@@ -161,7 +161,8 @@ def _mapped(value: Any, cls: type, change: Callable[[Any], Any]) -> Any:
     if kind in _ATOMS:
         return value
     if kind is tuple or kind is list or kind.__module__ == _NAMED_RESULTS:
-        return kind([_mapped(each, cls, change) for each in value])
+        # Many items are atoms, and a call for each would be slow.
+        return kind([e if type(e) in _ATOMS else _mapped(e, cls, change) for e in value])
     if kind is dict:
         return {key: _mapped(each, cls, change) for key, each in value.items()}
     if kind is slice:

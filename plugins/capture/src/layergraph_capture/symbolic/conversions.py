@@ -8,14 +8,15 @@ for ``type()`` returns ``int`` and ``float`` for symbolic numbers.
 from __future__ import annotations
 
 import dis
-import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from itertools import chain
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
 
+from layergraph.torch2ir.code_readings import by_identity
 from layergraph.torch2ir.indexing.followed import PLAIN
 from layergraph.torch2ir.indexing.opaque import attribute, home_of, is_of, members_of
 from layergraph.torch2ir.tracing.patches import Patch
@@ -61,16 +62,20 @@ class ConversionPatches:
             "type": (type, _stand_in(type, _type)),
         }
 
-    def of(self, scope: dict[str, Any]) -> Iterator[Patch]:
-        """Yield the patches of the globals of a module."""
-        uses = [_uses(code) for code in _codes_of(scope) if _names_number(code)]
-        for name, (original, new) in self._stand_ins.items():
+    def of(self, members: dict[str, Any], names: Collection[str]) -> Iterator[Patch]:
+        """Yield the patches of the globals of a module that code names for the first time."""
+        wanted = _NUMBERS.intersection(names)
+        if not wanted:
+            return
+        uses = [found for code in _codes_of(members) if (found := _uses(code))]
+        for name in wanted:
+            original, new = self._stand_ins[name]
             of_name = [each[name] for each in uses if name in each]
             # A lost origin leads to a guard, but a wrong type to another way of the code. So any
             # code gets this one, also code inside functions, which is not among ``uses``.
             is_wanted = original is type or (of_name and self._conversions.keep_origins)
-            if is_wanted and all(of_name) and scope.get(name, original) is original:
-                yield scope, name, new
+            if is_wanted and all(of_name) and members.get(name, original) is original:
+                yield members, name, new
 
     def _to_int(self, *args: Any, **kwargs: Any) -> Any:
         number = self._number(args, kwargs)
@@ -138,11 +143,15 @@ def _stand_in(stands_for: type, convert: Callable[..., Any]) -> _StandInType:
 
 def _codes_of(scope: Mapping[str, Any]) -> Iterator[CodeType]:
     """Yield the code of the functions and classes of a module."""
+    home = scope.get("__name__")
     for value in list(scope.values()):
         if type(value) in _WITHOUT_CODE:
             continue
-        is_own_class = is_of(value, type) and home_of(value) == scope.get("__name__")
-        for member in vars(value).values() if is_own_class else (value,):
+        if not is_of(value, type):
+            members: Iterable[Any] = (value,)
+        else:
+            members = vars(value).values() if home_of(value) == home else ()
+        for member in members:
             if type(member) is FunctionType and not member.__dict__:
                 # Nearly all are plain functions.
                 if member.__globals__ is scope:
@@ -156,32 +165,37 @@ _WITHOUT_CODE = PLAIN | {BuiltinFunctionType, ModuleType, dict, list, tuple, set
 
 
 def _code_of(member: Any, scope: Mapping[str, Any]) -> Iterator[CodeType]:
-    if is_of(member, property):
-        yield from _code_of(member.fget, scope)
     seen: set[int] = set()
     while member is not None and not is_of(member, type) and id(member) not in seen:
         seen.add(id(member))
         if type(member) is FunctionType and member.__globals__ is scope:
             yield member.__code__
         # Methods of classes, and functions inside decorators.
-        inside = (members_of(member) or {}).get("__wrapped__")
-        member = attribute(member, "__func__") if inside is None else inside
+        if is_of(member, _METHODS):
+            member = attribute(member, "__func__")
+        elif is_of(member, property):
+            member = attribute(member, "fget")
+        else:
+            member = (members_of(member) or {}).get("__wrapped__")
 
 
-def _names_number(code: CodeType) -> bool:
-    """Return whether code may use one of the names; faster than a look into a cache by code."""
-    names = code.co_names
-    return (
-        "int" in names
-        or "float" in names
-        or "type" in names
-        or any(type(each) is CodeType and _names_number(each) for each in code.co_consts)
-    )
+_METHODS = (staticmethod, classmethod, MethodType)
 
 
-@functools.lru_cache(maxsize=4096)
+@by_identity
 def _uses(code: CodeType) -> dict[str, bool]:
     """Return, for each of the names, whether code only calls it; without unused ones."""
+    inside = [_uses(each) for each in code.co_consts if type(each) is CodeType]
+    found = {} if _NUMBERS.isdisjoint(code.co_names) else _own_uses(code)
+    for name, only_called in chain.from_iterable(each.items() for each in inside):
+        found[name] = found.get(name, True) and only_called
+    return found
+
+
+_NUMBERS = frozenset({"int", "float", "type"})
+
+
+def _own_uses(code: CodeType) -> dict[str, bool]:
     found: dict[str, bool] = {}
     taking = False
     for step in dis.get_instructions(code):
@@ -189,12 +203,8 @@ def _uses(code: CodeType) -> dict[str, bool]:
             taking = False
         elif step.opname.startswith(("LOAD_GLOBAL", "LOAD_NAME")):
             is_called = step.opname == "LOAD_GLOBAL" and bool((step.arg or 0) & 1)
-            if step.argval in ("int", "float", "type"):
+            if step.argval in _NUMBERS:
                 found[step.argval] = found.get(step.argval, True) and (is_called or taking)
             elif is_called:
                 taking = step.argval in _TAKE_TYPES
-    for inside in code.co_consts:
-        if isinstance(inside, CodeType):
-            for name, only_called in _uses(inside).items():
-                found[name] = found.get(name, True) and only_called
     return found

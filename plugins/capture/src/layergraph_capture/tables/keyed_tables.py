@@ -16,7 +16,8 @@ import torch
 
 from layergraph.errors import CaptureError
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
-from layergraph.torch2ir.indexing.reach import Reach, Reached
+from layergraph.torch2ir.indexing.reach import Reach
+from layergraph.torch2ir.indexing.reached import Reached
 from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.tracing.module_call import Trace, TracedValue
 from layergraph.torch2ir.tracing.patches import Patch

@@ -33,11 +33,15 @@ class Constants:
         self._of_model = _Search()
         # None before a model needs this search, because it takes long.
         self._inside_globals: _Search | None = None
+        classes: set[type] = set()
         for module_info in module_index:
             if not module_info.is_leaf:
-                # A scripted module has no Python function here.
-                forward = inspect.getattr_static(type(module_info.module), "forward", None)
-                self._of_model.enter(forward, module_info.key("forward"))
+                cls = type(module_info.module)
+                if cls not in classes:
+                    classes.add(cls)
+                    # A scripted module has no Python function here.
+                    forward = inspect.getattr_static(cls, "forward", None)
+                    self._of_model.enter(forward, module_info.key("forward"))
                 members = vars(module_info.module).items()
                 for name, value in [each for each in members if type(each[1]) not in _PLAIN]:
                     if name not in _REGISTERED and not (type(value) in _EMPTY and not value):
