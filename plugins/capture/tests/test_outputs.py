@@ -196,7 +196,7 @@ def test_each_way_has_its_fields(cls, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"),
     [(".other", "absent"), (".a b", "left"), (".__init__", "left"), (".to_tuple", ("absent",)),
-     (".to_tuple", 3), ("_name", None), ("a b", None)],
+     (".to_tuple", 3), ("__len__", None), ("a b", None)],
 )  # fmt: skip
 def test_records_that_are_no_outputs(name, value):
     record = Record(f"{OUTPUT_CLASS}Some", {"left": X_REF, name: value})
