@@ -20,6 +20,7 @@ from layergraph.ir import Record
 from layergraph.ir.names import is_argument_name
 from layergraph.known_objects import parts_of
 from layergraph.outputs import ATTRIBUTE, TO_TUPLE, Output, output_class
+from layergraph.torch2ir.tracing.stand_ins import StandIn
 
 _ATOMS = frozenset(
     {
@@ -53,7 +54,7 @@ def opened(
     Raises:
         CaptureError: an object contains itself, or no graph can make an object like it.
     """
-    if isinstance(result, torch.Tensor) or type(result) in _ATOMS:
+    if _is_leaf(result):
         return result
     if id(result) in around:
         raise CaptureError(f"the model returns a {type(result).__name__} that holds itself")
@@ -77,13 +78,20 @@ def opened(
     return _of_own_class(result, inside, value_of) if make is None else make(map(inside, result))
 
 
+def _is_leaf(value: Any) -> bool:
+    """Return whether a graph holds a value as it is; a stand-in becomes plain when it is read."""
+    is_number = isinstance(value, StandIn) and not isinstance(value, tuple | list)
+    return is_number or isinstance(value, torch.Tensor) or type(value) in _ATOMS
+
+
 def _maker_of_tuples(cls: type) -> Callable[[Iterable[Any]], Any] | None:
     """Return a function that makes a list or tuple of a class of items; None for other classes."""
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         return lambda items: cls(*items)
     if cls is torch.Size or cls.__module__ == torch.return_types.__name__:
         return lambda items: cls(list(items))
-    return cls if cls in (tuple, list) else None
+    is_plain = cls in (tuple, list) or issubclass(cls, StandIn)
+    return next(each for each in (tuple, list) if issubclass(cls, each)) if is_plain else None
 
 
 def _of_own_class(result: Any, inside: Callable[[Any], Any], value_of: Callable[[Any], Any]) -> Any:

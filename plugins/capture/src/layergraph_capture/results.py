@@ -12,7 +12,6 @@ from layergraph_capture.arguments import Arguments
 from layergraph_capture.binding import Given
 from layergraph_capture.compared_objects import compares_objects
 from layergraph_capture.replaying.value_match import matches
-from layergraph_capture.symbolic.symbolic_int import SymbolicNumber
 from layergraph_capture.trackers.objects import Objects
 
 
@@ -76,13 +75,11 @@ class Results:
                 is_changed = True
         return is_changed
 
-    def _value_of(self, value: Any) -> TracedValue | SymbolicNumber | None:
-        """Return the graph value of an object or a number; None if the graph cannot make it."""
+    def _value_of(self, value: Any) -> TracedValue | None:
+        """Return the graph value of an object; None if the graph cannot make it."""
         known = self._values.get(id(value))
         if known is not None:
             return known[1]
-        if isinstance(value, SymbolicNumber):
-            return value
         if not self._objects.is_made(value):
             return None
         return self._made(value, self._parts(value))
