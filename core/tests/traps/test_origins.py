@@ -20,7 +20,7 @@ TRAPS = Traps()
 exact, assumes, refused = TRAPS.exact, TRAPS.assumes, TRAPS.refused
 
 
-@refused("see|numpy|ndarray")
+@refused("memory that an array of numpy")
 class ThroughNumpyAndBack(Base):
     def forward(self, x):
         y = self.lin(x).detach()
