@@ -116,6 +116,7 @@ _LISTED: tuple[_Listed, ...] = (
     _Listed("torch", torch, ("_pad_packed_sequence", "_weight_norm")),
     _Listed("torch._C._nn", torch._C._nn, ("pad_sequence",)),
     _Listed("torch.autograd", torch.autograd, ("grad",)),
+    _Listed("torch.nn", torch.nn, ("Parameter",)),
     _Listed(
         "torch.sparse",
         torch.sparse,

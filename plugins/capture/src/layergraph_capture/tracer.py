@@ -32,6 +32,7 @@ from layergraph_capture.interception.backward import Backward
 from layergraph_capture.interception.generators import Generators
 from layergraph_capture.interception.higher_order import HigherOrderCalls
 from layergraph_capture.interception.interceptors import unseen
+from layergraph_capture.interception.parameters import made_parameters
 from layergraph_capture.interception.saved_tensors import transforms_without_hooks
 from layergraph_capture.interception.torch_calls import TorchCalls
 from layergraph_capture.interception.torch_modes import (
@@ -200,6 +201,7 @@ class EagerTracer(Tracer):
         yield from self.made_generators.patches()
         yield from self.backward.patches()
         yield from self.arrays.patches()
+        yield from made_parameters(self)
 
     def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
         """See :class:`Tracer`."""
