@@ -141,6 +141,7 @@ class EagerTracer(Tracer):
         try:
             with self.short_runs.watching():
                 trace = super().run()
+            self.options.flags.note(self.decisions.asked, self._snapshot.changed)
             self.calls.refuse_late_reads()
             self.arrays.refuse_changed()
             if self._trackers.foreign.drop(trace):
