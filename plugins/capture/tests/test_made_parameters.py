@@ -1,4 +1,4 @@
-"""Parameters and layers that forward makes."""
+"""Parameters and layers that forward makes, and gradients that it asks to keep."""
 
 from __future__ import annotations
 
@@ -84,3 +84,24 @@ def test_a_new_parameter_is_returned_as_one(tmp_path):
     assert type(again(x)[1]) is nn.Parameter
     assert not again(x)[1].requires_grad
     assert list(again.state_dict()) == list(model.state_dict())
+
+
+class Retains(Base):
+    def forward(self, x):
+        y = self.lin(x)
+        if y.requires_grad:
+            y.retain_grad()
+        return y, (y * 3).sum()
+
+
+def test_a_result_retains_its_gradient(tmp_path):
+    model, x = Retains(), torch.randn(3, 4)
+    path = tmp_path / "model.safetensors"
+    lg.save(lg.to_ir(model, (x,)), path, model.state_dict())
+    again = lg.load_model(path)
+    for each in (model, again):
+        y, loss = each(x)
+        loss.backward()
+        assert torch.equal(y.grad, torch.full((3, 4), 3.0))
+    with torch.no_grad():
+        assert torch.equal(again(x)[1], model(x)[1])

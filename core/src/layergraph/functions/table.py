@@ -155,7 +155,7 @@ _METHODS = (
 # These run code, or read or change memory outside of the model.
 _REFUSED_METHODS = frozenset(
     "apply_ backward const_data_ptr data_ptr map2_ map_ module_load numpy register_hook "
-    "register_post_accumulate_grad_hook retain_grad set_ share_memory_ storage storage_type "
+    "register_post_accumulate_grad_hook set_ share_memory_ storage storage_type "
     "to_dlpack typed_storage untyped_storage".split()
 )
 _REFUSED_ATTRIBUTES = frozenset(
