@@ -55,7 +55,7 @@ def parts_of(value: Any) -> tuple[str, dict[str, Any]] | None:
     if row is not None:
         parts = row.take(value)
         return None if parts is None else (row.name, dict(zip(row.parts, parts, strict=True)))
-    if kind.__module__.startswith(_DISTRIBUTIONS) and _distribution(_path(kind)) is kind:
+    if _is_of_torch(value):
         state = {**vars(value)}
         if isinstance(state.get("_inv"), weakref.ref):
             state["_inv"] = None  # torch makes the inverse of a transform again
@@ -109,6 +109,20 @@ def with_attributes(cls: type, names: tuple[str, ...], *values: Any) -> Any:
     return made
 
 
+def _is_of_torch(value: Any) -> bool:
+    """Return whether a distribution, or a transform, and all that are inside are those of torch."""
+    kind = type(value)
+    if not kind.__module__.startswith(_DISTRIBUTIONS) or _distribution(_path(kind)) is not kind:
+        return False
+    inside = [each for part in vars(value).values() for each in _items_of_list(part)]
+    return all(_is_of_torch(each) for each in inside if isinstance(each, _KINDS))
+
+
+def _items_of_list(part: Any) -> list[Any]:
+    return part if isinstance(part, list) else [part]
+
+
+_KINDS = (distributions.Distribution, distributions.Transform)
 _DISTRIBUTIONS = f"{distributions.__name__}."
 
 
@@ -122,8 +136,7 @@ def _distribution(path: str) -> type | None:
     if not home.startswith(_DISTRIBUTIONS):
         return None
     found = getattr(vars(distributions).get(home.removeprefix(_DISTRIBUTIONS)), name, None)
-    bases = (distributions.Distribution, distributions.Transform)
-    is_one = isinstance(found, type) and issubclass(found, bases) and _path(found) == path
+    is_one = isinstance(found, type) and issubclass(found, _KINDS) and _path(found) == path
     return found if is_one else None
 
 
