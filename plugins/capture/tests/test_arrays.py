@@ -93,6 +93,12 @@ class ChangesTheTensor(Base):
         return self.lin(x) * array.sum()
 
 
+@refused("ndarray")
+class NeedsAGradient(Base):
+    def forward(self, x):
+        return self.lin(x) * torch.tensor(np.ones(4, "f"), requires_grad=True)
+
+
 @refused("random", placed=False)
 class Draws(Base):
     def forward(self, x):

@@ -30,7 +30,7 @@ _ATOMS = frozenset(
 )
 _LIKE_ATOMS = (str, bytes, type, Number)
 # What a class defines itself, an output must not define otherwise.
-_OF_OUTPUTS = frozenset(vars(dict)) - {*vars(object), "__class_getitem__"}
+_OF_OUTPUTS = frozenset(vars(dict)) - {*vars(object), "__class_getitem__", "copy"}
 
 
 def _unknown(_: object) -> None:

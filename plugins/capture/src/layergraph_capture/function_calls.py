@@ -111,7 +111,7 @@ class FunctionCalls:
         It is the same call with tensors in place of arrays, or the code of the function.
         """
         run = self._run
-        other = run.arrays.as_tensors(name, func, args)
+        other = run.arrays.as_tensors(name, func, args, kwargs)
         if other is not None:
             return partial(self.call, *other, kwargs)
         code = open_code(func, args, kwargs)

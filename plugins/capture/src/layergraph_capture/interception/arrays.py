@@ -23,8 +23,6 @@ _SHARED = (
     "a change of the memory that an array of numpy and a tensor share; make the tensor with "
     "torch.tensor"
 )
-
-
 # Functions that take an array where they take a tensor: those whose results share its memory, and
 # those that copy it.
 _SHARING = frozenset({"torch.as_tensor", "torch.asarray"})
@@ -55,7 +53,7 @@ class Arrays:
         yield torch, "from_numpy", from_numpy
 
     def as_tensors(
-        self, name: str, func: Any, args: tuple[Any, ...]
+        self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[str, Any, tuple[Any, ...]] | None:
         """Return a call with tensors in place of arrays.
 
@@ -63,12 +61,18 @@ class Arrays:
             name: the name of a function that has arrays among its arguments.
             func: the function.
             args: its positional arguments.
+            kwargs: its keyword arguments.
 
         Returns:
             The name, the function and the arguments; None if there is no array that it takes.
         """
         sharing = name in _SHARING
-        if not (sharing or name in _COPYING) or not any(map(is_array, _inside(args))):
+        is_plain = kwargs.keys() <= {"dtype", "device"}
+        if (
+            not (sharing or name in _COPYING)
+            or not is_plain
+            or not any(map(is_array, _inside(args)))
+        ):
             return None
         make: Callable[..., Any] = torch.from_numpy if sharing else torch.tensor
         given = [self._replaced(make, each) for each in args]

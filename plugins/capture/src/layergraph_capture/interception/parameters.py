@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def made_parameters(run: EagerTracer) -> Iterator[Patch]:
-    """Yield the patch of ``nn.Parameter(data)``.
+    """Yield the patch of ``nn.Parameter(data)``, which torch's modes do not see.
 
     Args:
         run: the tracer.
