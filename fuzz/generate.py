@@ -105,6 +105,20 @@ CALLS = [
 ]
 
 
+KNOWN = [
+    ("builtins.dict_items", "items"),
+    ("builtins.set", "items"),
+    ("collections.ChainMap", "maps"),
+    ("collections.OrderedDict", "items"),
+    ("collections.defaultdict", "factory items"),
+    ("collections.deque", "items maxlen"),
+    ("numpy.str_", "value"),
+    ("torch.distributions.normal.Normal", "loc scale _batch_shape sample"),
+    ("torch.distributions.transforms.AffineTransform", "loc scale _inv _cached_x_y"),
+    ("types.SimpleNamespace", "items"),
+]
+
+
 def changed(form: Any, chance: random.Random) -> Any:
     """A document with one thing in it changed."""
     places = [
@@ -226,6 +240,7 @@ def value(chance: random.Random, depth: int = 0) -> Any:
         lambda: {"record": ["R", [[chance.choice(NAMES), value(chance, depth + 1)]]]},
         lambda: {"slice": [value(chance, depth + 1) for _ in range(3)]},
         lambda: nested(chance),
+        lambda: known(chance, depth),
     ]
     plain: list[Callable[[], Any]] = [
         lambda: _number(chance),
@@ -237,6 +252,12 @@ def value(chance: random.Random, depth: int = 0) -> Any:
         lambda: chance.choice([{"ellipsis": None}, {"bytes": "AAAA"}, {"complex": [0.0, 1.0]}]),
     ]
     return chance.choice(plain if depth > 3 else [*plain, *inner])()
+
+
+def known(chance: random.Random, depth: int) -> Any:
+    """A record of a class of the closed table, with parts of any kind."""
+    name, fields = chance.choice(KNOWN)
+    return {"record": [name, [[each, value(chance, depth + 1)] for each in fields.split()]]}
 
 
 def nested(chance: random.Random) -> Any:

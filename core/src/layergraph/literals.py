@@ -12,6 +12,7 @@ from layergraph.errors import CaptureError
 from layergraph.ir import Record, Symbol, Value
 from layergraph.ir.names import is_argument_name
 from layergraph.ir.values import is_key
+from layergraph.known_objects import parts_of
 from layergraph.outputs import ATTRIBUTE, TO_TUPLE, Output, class_facts, output_class
 
 NAMED = (torch.dtype, torch.layout, torch.memory_format)
@@ -173,11 +174,12 @@ def output_of(record: Record, values: Sequence[Value]) -> tuple[type[Output], tu
             fields[name] = value
     for name, plain in said.items():
         is_name = is_argument_name(name.removeprefix(ATTRIBUTE))
+        is_special = name.removeprefix(ATTRIBUTE).startswith("__")
         named = plain if name == TO_TUPLE and isinstance(plain, tuple) else (plain,)
         is_known = (name in fields or (name == TO_TUPLE and plain is None)) or all(
             isinstance(each, str) and each in fields for each in named
         )
-        if not is_name or name.removeprefix(ATTRIBUTE).startswith("_") or not is_known:
+        if not is_name or is_special or not is_known:
             raise UnknownValueError(f"{record.type!r} is no output: it cannot have {name!r}")
     if not is_argument_name(kind):
         raise UnknownValueError(f"{kind!r} cannot be the name of the class of an output")
@@ -217,6 +219,10 @@ def _lower_dict(
     for key in value:
         if not is_key(key):
             raise UnknownValueError(f"the key {key!r} of a dict, a {type(key).__name__}")
+    known = None if type(value) is dict else parts_of(value)
+    if known is not None:
+        name, fields = known
+        return Record(name, {each: to_literal(fields[each], read, readable) for each in fields})
     items = dict.items(value) if isinstance(value, Output) else value.items()
     found = {key: to_literal(item, read, readable) for key, item in items}
     return output_record(value, found) if isinstance(value, Output) else found

@@ -10,7 +10,7 @@ from torch.utils._pytree import MappingKey, register_pytree_node
 
 from layergraph.torch_versions import note_structure
 
-_METHODS = frozenset({*vars(dict), "to_tuple"})
+_METHODS = frozenset({*vars(dict), "to_tuple", "_name", "_field_names", "_aliases", "_nested"})
 ATTRIBUTE = "."
 """The beginning of the names of what a record says of the class of an output, and not of a field.
 
@@ -46,25 +46,25 @@ class Output(dict[str, Any], metaclass=OutputClass):
     def __init__(self, given: Any = (), /, **fields: Any) -> None:
         found = dict(given, **fields)
         super().__init__({name: value for name, value in found.items() if value is not None})
-        for each in {*found, *self._field_names}:
+        for each in {*found, *type(self)._field_names}:
             if each in _METHODS:  # such as a field "values"
                 self.__dict__[each] = dict.get(self, each)
 
     def __getattr__(self, name: str) -> Any:
-        name = self._aliases.get(name, name)
+        name = type(self)._aliases.get(name, name)
         if dict.__contains__(self, name):
             return dict.__getitem__(self, name)
-        if name in self._field_names:
+        if name in type(self)._field_names:
             return None
         raise AttributeError(
-            f"the output {self._name!r} has no field {name!r}; what its class computes from the "
-            "fields is not part of a graph"
+            f"the output {type(self)._name!r} has no field {name!r}; what its class computes from "
+            "the fields is not part of a graph"
         )
 
     def __missing__(self, key: Any) -> Any:
-        if key in self._aliases:
+        if key in type(self)._aliases:
             return getattr(self, key)
-        if key not in self._field_names:
+        if key not in type(self)._field_names:
             raise KeyError(key)
         return None
 
@@ -72,8 +72,8 @@ class Output(dict[str, Any], metaclass=OutputClass):
         self[name] = value
 
     def __setitem__(self, key: str, value: Any) -> None:
-        key = self._aliases.get(key, key)
-        if value is None and key in self._field_names:
+        key = type(self)._aliases.get(key, key)
+        if value is None and key in type(self)._field_names:
             dict.pop(self, key, None)
         else:
             dict.__setitem__(self, key, value)
@@ -84,7 +84,7 @@ class Output(dict[str, Any], metaclass=OutputClass):
         return self.to_tuple()[key] if isinstance(key, int | slice) else dict.__getitem__(self, key)
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self, *self._field_names, *self._aliases]
+        return [*super().__dir__(), *self, *type(self)._field_names, *type(self)._aliases]
 
     def copy(self) -> Self:
         """Return an output with the same fields."""
@@ -96,14 +96,15 @@ class Output(dict[str, Any], metaclass=OutputClass):
         Raises:
             TypeError: the class of the original computes something else.
         """
-        if self._nested is None:
+        nested = type(self)._nested
+        if nested is None:
             raise TypeError(
-                f"the class {self._name!r} of the original computes its own to_tuple(), which is "
-                "not part of a graph; read the fields by name"
+                f"the class {type(self)._name!r} of the original computes its own to_tuple(), "
+                "which is not part of a graph; read the fields by name"
             )
         return tuple(
             [
-                value.to_tuple() if name in self._nested and isinstance(value, Output) else value
+                value.to_tuple() if name in nested and isinstance(value, Output) else value
                 for name, value in dict.items(self)
             ]
         )
@@ -111,7 +112,7 @@ class Output(dict[str, Any], metaclass=OutputClass):
     def __repr__(self) -> str:
         # torch.fx writes the repr of constants into code: this one is a syntax error there.
         fields = ", ".join([f"{name}={value!r}" for name, value in dict.items(self)])
-        return f"<{self._name}({fields})>"
+        return f"<{type(self)._name}({fields})>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _made, (*_arguments(type(self)), dict(dict.items(self)))

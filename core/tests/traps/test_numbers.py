@@ -499,7 +499,6 @@ GUARDED = {
     "RangeOfTensor",
     "Tolist",
 }
-FICKLE = {"StateDecides"}
 # These leave torch, and no option allows that.
 REFUSED = {
     "DataPointer": "data_ptr",
@@ -514,8 +513,8 @@ REFUSED = {
 @pytest.mark.parametrize("name", [each for each in TRAPS if TRAPS[each].expect == "refused"])
 def test_goes_both_ways_by_default(name):
     trap = replace(TRAPS[name], values="both", expect="exact")
-    if name in GUARDED | FICKLE:
-        trap = replace(trap, expect="assumes", fickle=name in FICKLE)
+    if name in GUARDED:
+        trap = replace(trap, expect="assumes")
     elif name in REFUSED:
         trap = replace(trap, expect="refused", reason=REFUSED[name])
     check(trap)

@@ -20,7 +20,7 @@ TRAPS = Traps()
 exact, assumes, refused = TRAPS.exact, TRAPS.assumes, TRAPS.refused
 
 
-@refused("see|numpy|ndarray")
+@refused("memory that an array of numpy")
 class ThroughNumpyAndBack(Base):
     def forward(self, x):
         y = self.lin(x).detach()
@@ -49,19 +49,19 @@ class DeepCopies(Base):
         return copy.deepcopy(self.lin(x).detach()) * 2 + copy.copy(x)
 
 
-@refused("see|deepcopy|copy")
+@exact()
 class CopiesModule(Base):
     def forward(self, x):
         return copy.deepcopy(self.lin)(x)
 
 
-@refused("not registered in the model")
+@exact()
 class MakesModule(Base):
     def forward(self, x):
         return nn.Softmax(1)(nn.LayerNorm(4)(self.lin(x)))
 
 
-@refused("see|parameter|registered|random")
+@exact()
 class MakesModuleWithWeights(Base):
     def forward(self, x):
         return nn.Linear(4, 4)(self.lin(x))

@@ -318,7 +318,7 @@ class TensorHook(Base):
         return y
 
 
-@refused("hook|retain")
+@exact(loud="retain_grad")
 class RetainsGrad(Base):
     def forward(self, x):
         y = self.lin(x)

@@ -327,7 +327,7 @@ class Outputs(Base):
             "list": [y, (x, None, 3, 2.5, "text", True)],
             "pair": Pair(y, x),
             "data": Result(y, (x,), [1, y]),
-            "special": Special(a=y, b=None),
+            "special": Special(a=y),
             "dtype": y.dtype,
             "shape": y.shape,
             5: y + 1,
@@ -358,10 +358,16 @@ class ReturnsEmpty(Base):
         return self.lin(x), (), [], {}
 
 
-@refused("set|frozenset", placed=False)
-class ReturnsSet(Base):
+@refused("Special", placed=False)
+class ReturnsNoneInASubclass(Base):
     def forward(self, x):
-        return self.lin(x), {1, 2}
+        return Special(a=self.lin(x), b=None)
+
+
+@refused("set", placed=False)
+class ReturnsSetOfTensors(Base):
+    def forward(self, x):
+        return {self.lin(x)}
 
 
 @refused("function|lambda", placed=False)

@@ -196,10 +196,66 @@ def test_each_way_has_its_fields(cls, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"),
     [(".other", "absent"), (".a b", "left"), (".__init__", "left"), (".to_tuple", ("absent",)),
-     (".to_tuple", 3), ("_name", None), ("a b", None)],
+     (".to_tuple", 3), ("__len__", None), ("a b", None)],
 )  # fmt: skip
 def test_records_that_are_no_outputs(name, value):
     record = Record(f"{OUTPUT_CLASS}Some", {"left": X_REF, name: value})
     ir = ir_of(*given("x"), returns(record))
     with pytest.raises(BuildError, match="is no output"):
         lg.to_torch(ir)
+
+
+class Private:
+    """As an object whose properties give what its constructor keeps."""
+
+    def __init__(self, y: torch.Tensor) -> None:
+        self._hidden, self._name, self.shown = y, "a", y + 1
+
+    @property
+    def value(self) -> torch.Tensor:
+        return self._hidden
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+
+class Slotted:
+    __slots__ = ("left", "right")
+
+    def __init__(self, y: torch.Tensor) -> None:
+        self.left, self.right = y, None
+
+
+class Bare(dict):  # type: ignore[type-arg]
+    """A subclass of dict that adds nothing."""
+
+
+class GivesObjects(Base):
+    def forward(self, x):
+        y = self.lin(x)
+        return Private(y), Slotted(y), Bare(first=y, values=y + 1)
+
+
+@pytest.mark.parametrize("args", [(X,), None])
+def test_objects_with_private_attributes_slots_and_items(args, tmp_path):
+    model = GivesObjects()
+    ir = lg.to_ir(model, args)
+    path = tmp_path / "model.safetensors"
+    lg.save(ir, path, model.state_dict())
+    built = lg.to_torch(ir, model.state_dict())
+    for way in (built, lg.load_model(path), pickle.loads(pickle.dumps(built))):
+        y = model.lin(X)
+        private, slotted, bare = way(X)
+        for each in (private, pickle.loads(pickle.dumps(private))):
+            assert torch.equal(each.value, y)
+            assert each.value is each._hidden
+            assert each._name == each.name == "a"
+            assert torch.equal(each.shown, y + 1)
+        assert torch.equal(slotted.left, y)
+        assert slotted.right is None
+        assert [*bare] == ["first", "values"]
+        assert torch.equal(bare["values"], y + 1)
+        assert type(bare).__mro__[1]._name == "Output"
+        with pytest.raises(AttributeError, match="'Private' has no field 'other'"):
+            _ = private.other

@@ -19,7 +19,14 @@ THREATS = (DOCS / "explanation/threat-model.md").read_text()
 SCHEMA = json.loads((DOCS / "reference/file-format.schema.json").read_text())
 
 VALUES = [key for key, _, _ in _OBJECTS.values()]
-RECORDS = [SIZE, _OF_TORCH, OUTPUT_CLASS, *[cls.__name__ for cls in _TUPLES_OF_TORCH]]
+RECORDS = [
+    SIZE,
+    _OF_TORCH,
+    OUTPUT_CLASS,
+    "numpy.",
+    "torch.distributions.MODULE.",
+    *[cls.__name__ for cls in _TUPLES_OF_TORCH],
+]
 FUNCTIONS = sorted(name for name in by_name() if name.startswith("layergraph."))
 # A graph gives these what the caller passes, and reads or changes it by attributes.
 OF_OBJECTS = sorted(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
+from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 from torch.nn import functional
 
 Calls = list[tuple[Any, ...]]
@@ -184,6 +188,21 @@ class Returning(nn.Module):
         return Outputs(input.reshape(input.shape[0], -1), torch.max(len, 0))
 
 
+class Objects(nn.Module):
+    """Objects of classes of Python, numpy and torch."""
+
+    def forward(self, set: torch.Tensor) -> Any:
+        """Return them; the parameter has the name of a builtin."""
+        y = set * 2
+        return (
+            OrderedDict(out=y, aux=deque([y + 1], maxlen=2)),
+            defaultdict(list, a=[SimpleNamespace(b=y)], c=[ChainMap({"d": y})]),
+            ({1, "e"}, frozenset({2.5}), Counter("aab"), np.float32(0.5)),
+            Independent(Normal(y, y.exp()), 1),
+            TransformedDistribution(Normal(y, 1.0), [TanhTransform(cache_size=1)]),
+        )
+
+
 class Kept(nn.Module):
     """A layer whose mode stays."""
 
@@ -223,6 +242,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Calls]] = {
     "bodies": (Bodies, [(_float(2, 3),), (_float(5, 3),)]),
     "in place": (InPlace, [(_float(3, 4),), (_float(5, 6),)]),
     "returning": (Returning, [(_float(2, 3, 2), _float(4)), (_float(3, 3, 1), _float(5))]),
+    "objects": (Objects, [(_float(2, 3),), (_float(5, 3),)]),
     "kept": (Kept, [(_float(4, 3),), (_float(5, 3),)]),
     "transformer": (
         lambda: nn.TransformerEncoder(

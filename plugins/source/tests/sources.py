@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import layergraph as lg
+from layergraph.known_objects import parts_of
 
 _PROGRAM = """
 import importlib.util, pickle, sys
@@ -99,6 +100,9 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
         fits = isinstance(other, torch.Tensor) and one.dtype is other.dtype
         return fits and torch.equal(one, other)
+    apart = parts_of(one)  # of an object of Python, numpy or torch
+    if apart is not None:
+        return type(one) is type(other) and same(apart, parts_of(other))
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, dict):

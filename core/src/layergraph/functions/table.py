@@ -116,6 +116,7 @@ _LISTED: tuple[_Listed, ...] = (
     _Listed("torch", torch, ("_pad_packed_sequence", "_weight_norm")),
     _Listed("torch._C._nn", torch._C._nn, ("pad_sequence",)),
     _Listed("torch.autograd", torch.autograd, ("grad",)),
+    _Listed("torch.nn", torch.nn, ("Parameter",)),
     _Listed(
         "torch.sparse",
         torch.sparse,
@@ -154,7 +155,7 @@ _METHODS = (
 # These run code, or read or change memory outside of the model.
 _REFUSED_METHODS = frozenset(
     "apply_ backward const_data_ptr data_ptr map2_ map_ module_load numpy register_hook "
-    "register_post_accumulate_grad_hook retain_grad set_ share_memory_ storage storage_type "
+    "register_post_accumulate_grad_hook set_ share_memory_ storage storage_type "
     "to_dlpack typed_storage untyped_storage".split()
 )
 _REFUSED_ATTRIBUTES = frozenset(

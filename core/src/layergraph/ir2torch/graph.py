@@ -37,6 +37,7 @@ from layergraph.ir import (
 )
 from layergraph.ir.names import is_argument_name
 from layergraph.ir.values import parts, rebuilt
+from layergraph.known_objects import maker_of
 from layergraph.literals import (
     OUTPUT_CLASS,
     UnknownValueError,
@@ -343,10 +344,13 @@ def _record_class(
             return made_by, values
     try:
         of_torch = class_of_torch(record)
-    except UnknownValueError as error:
-        raise BuildError(f"{place}: torch has no {error}; correct its fields") from None
+        known = maker_of(record.type, record.fields)
+    except (UnknownValueError, ValueError) as error:
+        raise BuildError(f"{place}: there is no {error}; correct its fields") from None
     if of_torch is not None:
         return of_torch, (values,)
+    if known is not None:
+        return known[0], (*known[1], *values)
     if record.type.startswith(OUTPUT_CLASS):
         try:
             return output_of(record, values)

@@ -1,4 +1,4 @@
-"""Conversion of a model's result to standard containers."""
+"""Conversion of a model's result to containers, records and outputs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import dis
 import enum
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Number
 from types import CodeType
 from typing import Any
@@ -15,13 +16,21 @@ from typing import Any
 import torch
 
 from layergraph.errors import CaptureError
+from layergraph.ir import Record
 from layergraph.ir.names import is_argument_name
+from layergraph.known_objects import parts_of
 from layergraph.outputs import ATTRIBUTE, TO_TUPLE, Output, output_class
+from layergraph.torch2ir.tracing.stand_ins import StandIn
 
-_ATOMS = (
-    *(type(None), str, bytes, slice, type, Number),
-    *(torch.Tensor, torch.device, torch.dtype, torch.layout, torch.memory_format),
+_ATOMS = frozenset(
+    {
+        *(type(None), bool, int, float, complex, str, bytes, slice, type(...)),
+        *(torch.device, torch.dtype, torch.layout, torch.memory_format),
+    }
 )
+_LIKE_ATOMS = (str, bytes, type, Number)
+# What a class defines itself, an output must not define otherwise.
+_OF_OUTPUTS = frozenset(vars(dict)) - {*vars(object), "__class_getitem__", "copy"}
 
 
 def _unknown(_: object) -> None:
@@ -31,17 +40,21 @@ def _unknown(_: object) -> None:
 def opened(
     result: Any, value_of: Callable[[Any], Any] = _unknown, around: tuple[int, ...] = ()
 ) -> Any:
-    """Return a result with foreign objects replaced by outputs with their fields, or by dicts.
+    """Return a result with records and outputs in place of objects.
+
+    A record stands for an object of the table of :mod:`layergraph.known_objects`, an output for
+    another object with attributes.
 
     Args:
         result: what the model returns.
-        value_of: returns the replacement of an object; None to use the object's fields.
+        value_of: returns the replacement of an object; None to use the object's parts. Without
+            this function, objects that a graph cannot hold stay, or become plain containers.
         around: the ids of the containers and objects around the result.
 
     Raises:
-        CaptureError: an object contains itself.
+        CaptureError: an object contains itself, or no graph can make an object like it.
     """
-    if isinstance(result, _ATOMS) and not isinstance(result, enum.Enum):
+    if _is_leaf(result):
         return result
     if id(result) in around:
         raise CaptureError(f"the model returns a {type(result).__name__} that holds itself")
@@ -53,80 +66,153 @@ def opened(
     def inside(value: Any) -> Any:
         return opened(value, value_of, inner)
 
+    apart = parts_of(result)
+    if apart is not None:
+        name, parts = apart
+        return Record(name, {field: inside(part) for field, part in parts.items()})
+    if type(result) is dict:
+        return {key: inside(value) for key, value in result.items()}
     if isinstance(result, Output):  # of a rebuilt model
-        found = {key: inside(value) for key, value in dict.items(result)}
-        return type(result)(found)
-    if isinstance(result, Mapping):
-        found = {key: inside(value) for key, value in result.items()}
-        return _with_fields(result, found) if _reads_like_its_keys(result) else found
-    if isinstance(result, tuple) and hasattr(result, "_fields"):
-        return type(result)(*map(inside, result))
-    if type(result) is torch.Size or type(result).__module__ == torch.return_types.__name__:
-        return type(result)(list(map(inside, result)))
-    if isinstance(result, tuple | list):
-        kind = tuple if isinstance(result, tuple) else list
-        return kind(map(inside, result))
-    return _attributes(result, inside, is_result=value_of is not _unknown)
+        return type(result)({key: inside(value) for key, value in dict.items(result)})
+    make = _maker_of_tuples(type(result))
+    return _of_own_class(result, inside, value_of) if make is None else make(map(inside, result))
 
 
-def _check_items(result: Any) -> None:
-    """Refuse an object whose class overrides the access to its items.
+def _is_leaf(value: Any) -> bool:
+    """Return whether a graph holds a value as it is; a stand-in becomes plain when it is read."""
+    is_number = isinstance(value, StandIn) and not isinstance(value, tuple | list)
+    return is_number or isinstance(value, torch.Tensor) or type(value) in _ATOMS
+
+
+def _maker_of_tuples(cls: type) -> Callable[[Iterable[Any]], Any] | None:
+    """Return a function that makes a list or tuple of a class of items; None for other classes."""
+    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        return lambda items: cls(*items)
+    if cls is torch.Size or cls.__module__ == torch.return_types.__name__:
+        return lambda items: cls(list(items))
+    is_plain = cls in (tuple, list) or issubclass(cls, StandIn)
+    return next(each for each in (tuple, list) if issubclass(cls, each)) if is_plain else None
+
+
+def _of_own_class(result: Any, inside: Callable[[Any], Any], value_of: Callable[[Any], Any]) -> Any:
+    """Return what stands for an object whose class is in no table.
 
     Raises:
-        CaptureError: the class does.
+        CaptureError: this is a result, and no graph can make an object like it.
     """
-    if hasattr(result, "__dict__") and not isinstance(result, type):
-        for name in ("__iter__", "__getitem__"):
-            if hasattr(type(result), name):
-                raise CaptureError(
-                    f"the model returns a {type(result).__name__}, whose class defines {name}, "
-                    "which a graph cannot hold; return a tuple, a dict or a dataclass without it"
-                )
+    is_result = value_of is not _unknown
+    if isinstance(result, Mapping):
+        found = {key: inside(value) for key, value in result.items()}
+        output = _with_fields(result, found) if _reads_like_its_keys(result) else None
+        base: Any = found if output is None else output
+    elif isinstance(result, tuple | list):
+        base = (tuple if isinstance(result, tuple) else list)(map(inside, result))
+    elif isinstance(result, _LIKE_ATOMS):
+        base = result
+    else:
+        return _attributes(result, inside, value_of)
+    if is_result and not isinstance(base, Output):
+        cls = type(result)
+        kind = (
+            f"the class {result.__name__}"
+            if isinstance(result, type)
+            else f"a {cls.__name__}, of a class derived from {cls.__mro__[1].__name__}"
+        )
+        raise CaptureError(
+            f"the model returns {kind}, which a graph cannot make; return a plain tensor, number, "
+            "text, list, tuple or dict, or a dataclass"
+        )
+    return base
 
 
-def _attributes(result: Any, inside: Callable[[Any], Any], *, is_result: bool) -> Any:
-    """Return an output with the attributes of an object; an object without attributes unchanged."""
-    if isinstance(result, enum.Enum):
-        return result
-    if is_result:
-        _check_items(result)
-    if dataclasses.is_dataclass(result):
-        fields = [field.name for field in dataclasses.fields(result)]
-        held = {name: getattr(result, name) for name in fields if hasattr(result, name)}
-        return _with_fields(result, {name: inside(each) for name, each in held.items()})
-    if callable(result) or not hasattr(result, "__dict__"):
+def _attributes(result: Any, inside: Callable[[Any], Any], value_of: Callable[[Any], Any]) -> Any:
+    """Return an output with the attributes of an object; others unchanged.
+
+    Raises:
+        CaptureError: this is a result, and its class reads otherwise than an output.
+    """
+    is_one = dataclasses.is_dataclass(result) or not callable(result)
+    if not is_one or isinstance(result, enum.Enum) or not _is_of_python(type(result)):
         return result
     held = {
         name: inside(value)
-        for name, value in vars(result).items()
-        if not isinstance(value, type) and not callable(value)
+        for name, value in _held(result).items()
+        if value_of(value) is not None or not (isinstance(value, type) or callable(value))
     }
-    return _with_fields(result, held)
+    output = _with_fields(result, held)
+    if value_of is _unknown:
+        return held if output is None else output
+    members = {*itertools.chain(*map(vars, type(result).__mro__))} - held.keys()
+    own = sorted(_OF_OUTPUTS & members)
+    if output is None or own:
+        what = f"defines {own[0]}" if own else "has other attributes than names of fields"
+        raise CaptureError(
+            f"the model returns a {type(result).__name__}, whose class {what}, which a graph "
+            "cannot hold; return a tuple, a dict or a dataclass without it"
+        )
+    return output
+
+
+def _is_of_python(cls: type) -> bool:
+    """Return whether the attributes of its instances are all that they hold."""
+    return all(each is object or each.__flags__ & _HEAP_TYPE for each in cls.__mro__)
+
+
+# A flag of classes that a class statement made: those of C may hold more than attributes.
+_HEAP_TYPE = 1 << 9
+
+
+def _held(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object: its fields in order, its slots, and the others."""
+    fields = (
+        [each.name for each in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
+    )
+    slots: list[str] = []
+    for cls in reversed(type(value).__mro__):
+        own = vars(cls).get("__slots__", ())
+        slots += [own] if isinstance(own, str) else own
+    names = dict.fromkeys((*fields, *slots, *getattr(value, "__dict__", ())))
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
 def _reads_like_its_keys(result: Mapping[Any, Any]) -> bool:
-    """Return whether the attributes of an instance of a dict subclass equal its items."""
-    return type(result) is not dict and all(
-        value is not None and isinstance(key, str) and getattr(result, key, None) is value
+    """Return whether an output reads as a mapping does: by its keys, and by its attributes."""
+    if not type(result).__flags__ & _HEAP_TYPE:
+        return False
+    is_plain = isinstance(result, dict) and all(
+        not _home(type(result), name).__flags__ & _HEAP_TYPE for name in _READING
+    )
+    return all(
+        value is not None
+        and isinstance(key, str)
+        and (is_plain or getattr(result, key, None) is value)
         for key, value in result.items()
     )
 
 
-def _with_fields(result: Any, found: dict[Any, Any]) -> dict[Any, Any]:
-    """Return an output with the fields of an object; a dict if their names allow none."""
+def _home(cls: type, name: str) -> type:
+    """Return the class that defines a member."""
+    return next(each for each in cls.__mro__ if name in vars(each))
+
+
+_READING = "__getitem__ __iter__ __len__ __contains__ __eq__ keys values items get copy".split()
+
+
+def _with_fields(result: Any, found: dict[Any, Any]) -> Output | None:
+    """Return an output with the fields of an object; None if their names allow none."""
     names: list[Any] = [*found]
     cls: Any = type(result)
     if isinstance(result, dict) and dataclasses.is_dataclass(result):
         fields = [field.name for field in dataclasses.fields(result)]
         absent = [each for each in fields if each not in found]
         if any(getattr(result, each, None) is not None for each in absent):
-            return found
+            return None
         # Those that are None stand where the class has them, unless others are in another order.
         is_in_order = [each for each in fields if each in found] == names
         names = fields if is_in_order else [*names, *absent]
     is_named = all(is_argument_name(each) for each in (cls.__name__, *names))
-    if not is_named or not found or any(each.startswith("_") for each in names):
-        return found
+    if not is_named or any(each.startswith("__") for each in names):
+        return None
     aliases = {ATTRIBUTE + name: field for name, field in _aliases(cls) if field in names}
     said = [*[(name, None) for name in names], *aliases.items()]
     nested = _nested(result, found)

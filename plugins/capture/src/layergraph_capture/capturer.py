@@ -27,6 +27,7 @@ from layergraph_capture.symbolic.kept_sizes import replace_kept_sizes
 from layergraph_capture.tables.keyed_tables import KeyedTables
 from layergraph_capture.tracer import EagerTracer
 from layergraph_capture.trackers.constants import Constants
+from layergraph_capture.trackers.flags import Flags
 from layergraph_capture.trackers.objects import Objects
 from layergraph_capture.trackers.rebound_state import ReboundState
 from layergraph_capture.ways.examples import one_record
@@ -74,6 +75,7 @@ class EagerCapturer(Capturer):
         self._tables = KeyedTables(request.module_index.reach)
         self._request = request
         self._rebound = ReboundState(request.module_index, request.memory)
+        self._flags = Flags()
         self._kind = ReplayTracer if request.modes == "both" else EagerTracer
 
     def tracer(
@@ -113,6 +115,7 @@ class EagerCapturer(Capturer):
             self._saved,
             self._doubts,
             self._rebound,
+            self._flags,
             answers,
             numbers_turns,
             knows,
@@ -127,6 +130,8 @@ class EagerCapturer(Capturer):
         self._rebound.note_capture()
         if self._tables.begin():
             trace = self._with_tables(run) or trace
+        if self._flags.adopt():
+            trace = run(self.tracer)
         ways: list[Ways] = []
         self._runs.add(self.tracer, trace)
         self._branches = {each.where for each in trace.decisions if each.is_by_size}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from layergraph.capturing import Values
@@ -66,10 +68,9 @@ class FunctionCalls:
             refuse_change_of_constant(name, lowered)
         except CaptureError as error:
             self._stop_before_kernel(name, error)
-            opened_code = open_code(func, args, kwargs)
-            if opened_code is not None:
-                with run.function_mode():
-                    return opened_code(*args, **kwargs)
+            other = self._other_call(name, func, args, kwargs)
+            if other is not None:
+                return other()
             problem, lowered, named = str(error), (), {}
         self._keep_saved(name)
         before = versions(args, kwargs)
@@ -101,6 +102,27 @@ class FunctionCalls:
         run.guards.note_changes(args, before, (lowered, named), is_known=is_changing)
         bound = run.tensors.bound(result, value, before)
         return bound if self._turns is None else self._turns.parts(bound)
+
+    def _other_call(
+        self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Callable[[], Any] | None:
+        """Return what to do in place of a call that a graph cannot hold; None if nothing is known.
+
+        It is the same call with tensors in place of arrays, or the code of the function.
+        """
+        run = self._run
+        other = run.arrays.as_tensors(name, func, args, kwargs)
+        if other is not None:
+            return partial(self.call, *other, kwargs)
+        code = open_code(func, args, kwargs)
+        if code is None:
+            return None
+
+        def opened() -> Any:
+            with run.function_mode():
+                return code(*args, **kwargs)
+
+        return opened
 
     def _keep_saved(self, name: str) -> None:
         if name == GRAD:

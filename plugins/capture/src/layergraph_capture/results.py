@@ -86,7 +86,7 @@ class Results:
 
     def _literal(self, value: Any) -> Any:
         """Return a value that contains objects as a literal."""
-        return self._tracer.to_literal(opened(value, self._value_of))
+        return Tracer.returned(self._tracer, opened(value, self._value_of))
 
     def _parts(self, value: Any) -> Any:
         return self._tracer.unrecorded(self._objects.parts, (value,), {})

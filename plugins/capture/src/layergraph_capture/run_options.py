@@ -13,6 +13,7 @@ from layergraph_capture.loops.short_runs import ShortRuns
 from layergraph_capture.symbolic.conversions import Conversions
 from layergraph_capture.tables.keyed_tables import KeyedTables
 from layergraph_capture.trackers.constants import Constants
+from layergraph_capture.trackers.flags import Flags
 from layergraph_capture.trackers.objects import Objects
 from layergraph_capture.trackers.rebound_state import ReboundState
 from layergraph_capture.ways.plans import Plan
@@ -33,6 +34,7 @@ class RunOptions:
         saved: the treatment of the tensors that autograd saves.
         doubts: takes the changes after which the IR is to be compared with the model.
         rebound: the tensors that the code of the model replaces.
+        flags: the buffers by which code branches, and that it changes.
         answers: the forced answers of the first decisions.
         numbers_turns: whether the iteration numbers of loops are symbolic.
         knows: returns whether earlier runs have shown that changes affect no later run.
@@ -50,6 +52,7 @@ class RunOptions:
     saved: SavedTensors
     doubts: list[Change]
     rebound: ReboundState
+    flags: Flags
     answers: Sequence[bool] = ()
     numbers_turns: bool = False
     knows: Callable[[Sequence[Change]], bool] | None = None

@@ -27,10 +27,12 @@ from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.tracer import Tracer
 from layergraph_capture.arguments import tensors_in
 from layergraph_capture.function_calls import FunctionCalls
+from layergraph_capture.interception.arrays import Arrays
 from layergraph_capture.interception.backward import Backward
 from layergraph_capture.interception.generators import Generators
 from layergraph_capture.interception.higher_order import HigherOrderCalls
 from layergraph_capture.interception.interceptors import unseen
+from layergraph_capture.interception.parameters import made_parameters
 from layergraph_capture.interception.saved_tensors import transforms_without_hooks
 from layergraph_capture.interception.torch_calls import TorchCalls
 from layergraph_capture.interception.torch_modes import (
@@ -108,6 +110,7 @@ class EagerTracer(Tracer):
         self.sizes, self.devices = trackers.sizes, trackers.devices
         self.tensors, self._snapshot = trackers.tensors, trackers.snapshot
         self.backward = Backward(self, trackers.snapshot)
+        self.arrays = Arrays(self)
         self._results = Results(self, options.objects)
         self.higher_orders = HigherOrderCalls(self)
         self._slices = ListSlices(module_index.reach)
@@ -137,7 +140,9 @@ class EagerTracer(Tracer):
         try:
             with self.short_runs.watching():
                 trace = super().run()
+            self.options.flags.note(self.decisions.asked, self._snapshot.changed)
             self.calls.refuse_late_reads()
+            self.arrays.refuse_changed()
             if self._trackers.foreign.drop(trace):
                 self.refusals.add(READS_FOREIGN, "")
             if self.refusals.refused:
@@ -195,6 +200,8 @@ class EagerTracer(Tracer):
         yield from self.tables.patches()
         yield from self.made_generators.patches()
         yield from self.backward.patches()
+        yield from self.arrays.patches()
+        yield from made_parameters(self)
 
     def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
         """See :class:`Tracer`."""

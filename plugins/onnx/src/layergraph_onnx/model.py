@@ -99,7 +99,7 @@ def _describe(output: Value, meta: Any, origin: Value) -> None:
 
 
 def _named(value: Any, meta: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    value, meta = (each.fields if isinstance(each, Record) else each for each in (value, meta))
+    value, meta = map(_fields, (value, meta))
     if isinstance(value, dict):
         # An output of transformers has no key for a field that is None.
         by_name = meta if isinstance(meta, dict) else dict(zip(value, meta, strict=True))
@@ -113,6 +113,13 @@ def _named(value: Any, meta: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
         return
     for key, each, own in inside:
         yield from _named(each, own, f"{path}_{key}" if path else key)
+
+
+def _fields(value: Any) -> Any:
+    """Return the fields of a record by name; of one with items, such as an ordered dict, those."""
+    if not isinstance(value, Record):
+        return value
+    return value.fields["items"] if [*value.fields] == ["items"] else value.fields
 
 
 def _with_values(backend: Onnx, outputs: list[Value]) -> list[Value]:

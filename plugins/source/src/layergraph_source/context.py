@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
-from layergraph import outputs
+from layergraph import known_objects, outputs
 from layergraph.errors import Place
 from layergraph.functions import checked
 from layergraph.ir import Ir, Namer, Record, Value
 from layergraph.ir.names import is_argument_name
 from layergraph.ir.values import parts
+from layergraph.known_objects import maker_of
 from layergraph.literals import OUTPUT_CLASS, UnknownValueError, class_of_torch, output_of
 from layergraph_source import runtime
 from layergraph_source.errors import Problems
@@ -145,6 +146,10 @@ class Context:
             named = zip(value.fields, items, strict=True)
             fields = [f"{quoted(key)}: {item}" for key, item in named if not _is_fact(key)]
             return f"{self.output(value)}({{{', '.join(fields)}}})"
+        known = maker_of(value.type, value.fields)
+        if known is not None:
+            first = map(self._known, known[1])
+            return f"{self._known(known[0])}({', '.join([*first, *items])})"
         of_torch = class_of_torch(value)
         if of_torch is torch.Size:
             return f"{self.torch}.Size({displayed_tuple(items)})"
@@ -204,10 +209,25 @@ class Context:
             return
         try:
             is_of_torch = class_of_torch(record) is not None
-        except UnknownValueError as error:
-            raise UnspeakableError(f"torch has no {error}") from None
-        if not is_of_torch:
+            known = maker_of(record.type, record.fields)
+        except (UnknownValueError, ValueError) as error:
+            raise UnspeakableError(f"there is no {error}") from None
+        if known is not None:
+            for each in (known[0], *known[1]):
+                self._known(each)
+        elif not is_of_torch:
             self.record(record)
+
+    def _known(self, value: Any) -> str:
+        """Return the expression of a function or class that makes objects, or of its names."""
+        home = getattr(value, "__module__", "")
+        if not callable(value):
+            return self.value(value)
+        if home == known_objects.__name__:
+            return self.helper(value.__name__, known_objects)
+        if home == "builtins":
+            return self.builtin(value.__name__)
+        return f"{self.torch if home == 'torch' else self.library(home)}.{value.__name__}"
 
     def used_imports(self, text: str) -> list[str]:
         """Return the import lines for the names in a text, in the order of formatters."""

@@ -15,7 +15,8 @@ from torch import nn
 
 from layergraph.errors import CaptureError
 from layergraph.functions.names import Functions
-from layergraph.ir import Value
+from layergraph.ir import Record, Value
+from layergraph.ir.values import rebuilt
 from layergraph.literals import size_record, to_graph_literal
 from layergraph.tensors.state import Memory
 from layergraph.torch2ir.indexing.leaves import begin_runs
@@ -243,13 +244,15 @@ class Tracer(WayOfTracing):
         return result
 
     def returned(self, result: Any) -> Value:
-        """Return the result of the model as a literal."""
+        """Return the result of the model as a literal; a record in it has literals as fields."""
         # Only a result has to stay a torch.Size; functions take a plain tuple as well.
-        return to_graph_literal(result, self._read_returned, self.readable | {torch.Size})
+        return to_graph_literal(result, self._read_returned, self.readable | {torch.Size, Record})
 
     def _read_returned(self, value: Any) -> Value:
         if type(value) is torch.Size:
             return size_record([self.to_literal(each) for each in value])
+        if type(value) is Record:
+            return rebuilt(value, [Tracer.returned(self, each) for each in value.fields.values()])
         return self.read(value)
 
     # --- recording ---

@@ -59,7 +59,6 @@ def unseen(
 
 _FROM_MEMORY = "numbers that come from outside torch while the model runs; register a buffer"
 _UNHOLDABLE: tuple[tuple[Any, str, str], ...] = (
-    (torch, "from_numpy", _FROM_MEMORY),
     (torch, "frombuffer", _FROM_MEMORY),
     (torch, "from_dlpack", _FROM_MEMORY),
     (torch.autograd.graph.saved_tensors_hooks, "__enter__", "hooks on saved tensors"),

@@ -115,7 +115,14 @@ class TorchCalls:
             return self._unnamed.refused(reason, func, args, kwargs)
         if takes_sizes(func, args, kwargs):
             self._tensors.guard_shapes(args, kwargs)
-        return self._run.function(name, func, args, kwargs)
+        mode = self._unnamed.other_mode()
+        if mode is None:
+            return self._run.function(name, func, args, kwargs)
+        was = self._run.region(_SET_GRAD, mode)
+        try:
+            return self._run.function(name, func, args, kwargs)
+        finally:
+            self._run.region(_SET_GRAD, was)
 
     def attempt(
         self,
@@ -151,6 +158,7 @@ class TorchCalls:
             self._run.refusals.add(f"{REASON} to one that is read later; assign a clone", "")
 
 
+_SET_GRAD = "layergraph.set_grad_enabled"
 _SET_REQUIRES_GRAD = torch.Tensor.requires_grad.__set__  # type: ignore[attr-defined]
 
 # Torch calls this operation to make tensors from Python numbers. The tracer knows the origin of

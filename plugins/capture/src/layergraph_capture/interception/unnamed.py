@@ -51,6 +51,13 @@ class UnnamedCalls:
         self._snapshot = snapshot
         self._refuse = refuse
         self._attempt = attempt
+        # Whether gradients were on where code called the outermost function without a name.
+        self._outside: bool | None = None
+
+    def other_mode(self) -> bool | None:
+        """Return whether gradients are on, if the function without a name has switched them."""
+        is_on: bool = self._switch.unrecorded(torch.is_grad_enabled, (), {})
+        return None if self._outside in (None, is_on) else is_on
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call of a function without a name, and record the operations inside it."""
@@ -68,7 +75,13 @@ class UnnamedCalls:
         if (getattr(func, "__module__", None) or "").startswith("torch.autograd"):
             self._refuse(f"{name}, which computes gradients")
         recorded = len(self._recorder.scope.items)
-        result = func(*with_numbers(args, lost), **with_numbers(kwargs, lost))
+        outside = self._outside
+        if outside is None:
+            self._outside = self._switch.unrecorded(torch.is_grad_enabled, (), {})
+        try:
+            result = func(*with_numbers(args, lost), **with_numbers(kwargs, lost))
+        finally:
+            self._outside = outside
         self._guard(recorded, args, kwargs)
         concerned = not holds_no_tensor([*args, *kwargs.values(), result])
         if concerned and recorded == len(self._recorder.scope.items):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from layergraph.ir import Record
 from layergraph.tensors.memory import storage_of
 from layergraph_capture.arguments import tensors_in
 from layergraph_capture.replaying.abstract_values import PLAIN
@@ -68,6 +69,8 @@ def structure(value: Any) -> Any:
         return value
     if isinstance(value, dict):
         return {key: structure(each) for key, each in dict.items(value)}
+    if type(value) is Record:
+        return value.type, structure(value.fields)
     if isinstance(value, tuple | list):
         inside = [structure(each) for each in value]
         return inside if isinstance(value, list) else tuple(inside)

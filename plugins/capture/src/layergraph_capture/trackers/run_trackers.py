@@ -41,7 +41,9 @@ class RunTrackers:
     def __init__(self, tracer: Tracer, options: RunOptions, switch: RecordingSwitch) -> None:
         recorder, module_index = tracer.recorder, tracer.module_index
         self.guards = Guards(recorder)
-        self.decisions = Decisions(recorder, self.guards, options.answers, options.plan)
+        self.decisions = Decisions(
+            recorder, self.guards, options.answers, options.plan, options.flags.followed
+        )
         self.states = PlainStates(tracer.outside) if options.numbers_turns else None
         self.sizes = Sizes(
             recorder,

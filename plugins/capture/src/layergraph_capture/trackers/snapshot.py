@@ -28,6 +28,7 @@ class StateSnapshot:
         constants: the tensors that the model reads but does not register.
 
     Attributes:
+        changed: the keys of the tensors whose numbers the run has changed.
         saves_parameters: whether something was about to change one, or got hold of its memory.
 
     Raises:
@@ -44,6 +45,7 @@ class StateSnapshot:
         self._versions: dict[int, int] = {}
         self._undoing = undoing(self.put_back)
         self.saves_parameters = False
+        self.changed: set[str] = set()
         # Each parameter, its gradient, and a copy of this.
         self._gradients: list[tuple[torch.Tensor, Any, Any]] | None = None
 
@@ -159,6 +161,7 @@ class StateSnapshot:
                 # Some kernels, such as batch norm, do not increase the version counter.
                 if saved is not None and not _same_bits(tensor, saved):
                     tensor.copy_(saved)
+                    self.changed.add(key)
                     changed = not key
                 else:
                     was = self._versions.get(identity)

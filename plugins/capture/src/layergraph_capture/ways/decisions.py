@@ -22,6 +22,7 @@ from layergraph.torch2ir.tracing.module_call import (
 )
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.symbolic.picking import picks
+from layergraph_capture.trackers.flags import keys_read
 from layergraph_capture.trackers.guards import Guards
 from layergraph_capture.ways.plans import Plan
 from layergraph_capture.ways.value_numbers import ValueNumbers
@@ -49,9 +50,11 @@ class Decisions:
         guards: records questions with one way as guards.
         answers: the forced answers of the first questions; the numbers answer the others.
         plan: answers all questions about numbers instead.
+        flags: the keys of the buffers that the model changes and asks about.
 
     Attributes:
         made: the decisions so far.
+        asked: the keys of the tensors of the model about which guards have asked.
         bodies: the number of function arguments of torch that are running; inside, each question is
             a guard.
         is_in_region: whether the model's code is inside its own grad-mode region.
@@ -63,11 +66,13 @@ class Decisions:
         guards: Guards,
         answers: Sequence[bool],
         plan: Plan | None = None,
+        flags: frozenset[str] = frozenset(),
     ) -> None:
         self._recorder = recorder
         self._guards = guards
         self._answers = answers
         self._plan = plan
+        self._flags = flags
         self._planned: Counter[Place] = Counter()
         self._asked = 0
         self._known: dict[str, bool] = {}
@@ -84,6 +89,7 @@ class Decisions:
         self.bodies = 0
         self.is_in_region = False
         self.made: list[Decision] = []
+        self.asked: set[str] = set()
 
     def follow(self, answers: Sequence[bool]) -> None:
         """Force the answers of the first decisions, before the run begins."""
@@ -92,6 +98,7 @@ class Decisions:
     def truth(self, value: Value, answer: bool) -> bool:
         """Answer a question about the truth value of a tensor of one number."""
         if not self._follows_inputs(value):
+            self.asked |= keys_read(value)
             self._guards.expect_truth(value, answer)
             return answer
         return self._decided(TRUTH, (value,), {}, answer)
@@ -101,6 +108,7 @@ class Decisions:
     ) -> bool:
         """Answer a question by the bool result of a function."""
         if not self._follows_inputs((args, kwargs)):
+            self.asked |= keys_read((args, kwargs))
             self._guards.expect_call(name, args, answer, kwargs)
             return answer
         return self._decided(name, args, kwargs, answer)
@@ -248,6 +256,8 @@ class Decisions:
         """Return whether a value may depend on numbers of the inputs, on random or kept ones."""
         if self.bodies:
             return False
+        if self._flags and not self._flags.isdisjoint(keys_read(value)):
+            return True
         pending = leaves(value)
         seen: set[TracedValue] = set()
         while pending:

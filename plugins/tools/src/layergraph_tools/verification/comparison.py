@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from layergraph.api import default_ir2torch
+from layergraph.ir import Record
 from layergraph.literals import record_of
 from layergraph.tensors.memory import same_bytes
 
@@ -19,7 +20,10 @@ class DifferenceError(Exception):
 def told(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Yield the leaves of a nested structure, and the class of each container, by name."""
     kind = type(value)
-    if isinstance(value, Mapping):
+    if kind is Record:
+        parts = {f"{name}.{field}": each for field, each in value.fields.items()}
+        made = f"a {value.type}"
+    elif isinstance(value, Mapping):
         parts = {f"{name}[{key!r}]": each for key, each in value.items()}
         made = "a dict" if kind is dict else f"a {kind.__qualname__}"
     elif isinstance(value, tuple | list):
