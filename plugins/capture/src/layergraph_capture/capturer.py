@@ -130,8 +130,7 @@ class EagerCapturer(Capturer):
         self._rebound.note_capture()
         if self._tables.begin():
             trace = self._with_tables(run) or trace
-        if self._flags.adopt():
-            trace = run(self.tracer)
+        trace = run(self.tracer) if self._flags.adopt() else trace
         ways: list[Ways] = []
         self._runs.add(self.tracer, trace)
         self._branches = {each.where for each in trace.decisions if each.is_by_size}
@@ -268,10 +267,7 @@ class EagerCapturer(Capturer):
 
     def retries(self) -> bool:
         """See :class:`Capturer`."""
-        if self._short_runs.goes_on() or self._tables.begin():
-            self._begin_again()
-            return True
-        if self._rebound.adopt():
+        if self._short_runs.goes_on() or self._tables.begin() or self._rebound.adopt():
             self._begin_again()
             return True
         if self._saved.are_needed and not self._saved.are_kept:

@@ -32,7 +32,6 @@ from layergraph_capture.interception.backward import Backward
 from layergraph_capture.interception.generators import Generators
 from layergraph_capture.interception.higher_order import HigherOrderCalls
 from layergraph_capture.interception.interceptors import unseen
-from layergraph_capture.interception.parameters import made_parameters
 from layergraph_capture.interception.saved_tensors import transforms_without_hooks
 from layergraph_capture.interception.torch_calls import TorchCalls
 from layergraph_capture.interception.torch_modes import (
@@ -142,7 +141,6 @@ class EagerTracer(Tracer):
                 trace = super().run()
             self.options.flags.note(self.decisions.asked, self._snapshot.changed)
             self.calls.refuse_late_reads()
-            self.arrays.refuse_changed()
             if self._trackers.foreign.drop(trace):
                 self.refusals.add(READS_FOREIGN, "")
             if self.refusals.refused:
@@ -201,7 +199,6 @@ class EagerTracer(Tracer):
         yield from self.made_generators.patches()
         yield from self.backward.patches()
         yield from self.arrays.patches()
-        yield from made_parameters(self)
 
     def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
         """See :class:`Tracer`."""
@@ -233,8 +230,6 @@ class EagerTracer(Tracer):
         """See :class:`Tracer`."""
         return self.switch.unrecorded(function, args, kwargs)
 
-    # --- values ---
-
     def renamed(self, result: Any) -> Any:
         """See :class:`Tracer`."""
         return self._trackers.borders.renamed(result)
@@ -245,8 +240,7 @@ class EagerTracer(Tracer):
 
     def border(self, value: Any) -> Value:
         """See :class:`Tracer`. Values that a graph cannot hold are dropped: dataflow is enough."""
-        lowered: Value = to_graph_literal(value, self._read_at_border, self.readable)
-        return lowered
+        return to_graph_literal(value, self._read_at_border, self.readable)
 
     def _read_at_border(self, value: Any) -> Value:
         if isinstance(value, torch.Tensor):

@@ -244,8 +244,7 @@ class Tracer(WayOfTracing):
         return result
 
     def returned(self, result: Any) -> Value:
-        """Return the result of the model as a literal; a record in it has literals as fields."""
-        # Only a result has to stay a torch.Size; functions take a plain tuple as well.
+        """Return the result of the model as a literal; unlike arguments, it keeps a torch.Size."""
         return to_graph_literal(result, self._read_returned, self.readable | {torch.Size, Record})
 
     def _read_returned(self, value: Any) -> Value:

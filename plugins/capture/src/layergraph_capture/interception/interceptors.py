@@ -25,6 +25,7 @@ from layergraph.torch2ir.tracing.module_call import TracedValue
 from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph_capture.arguments import tensors_in
+from layergraph_capture.interception.parameters import made_parameters
 from layergraph_capture.interception.scripted import shown, unseen_operators
 from layergraph_capture.trackers.tensors import Tensors
 
@@ -53,6 +54,7 @@ def unseen(
     yield torch.autocast, "__enter__", _enter_autocast(capture, region)
     yield torch.autocast, "__exit__", _exit_autocast(capture, region)
     yield from _attention_kernels(capture, region)
+    yield from made_parameters(capture, tensors, region)
     for holder, name, what in _UNHOLDABLE:
         yield holder, name, _refused(capture, getattr(holder, name), what)
 

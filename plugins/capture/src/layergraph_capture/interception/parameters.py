@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
+from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import Patch
-
-if TYPE_CHECKING:
-    from layergraph_capture.tracer import EagerTracer
+from layergraph_capture.trackers.tensors import Tensors
 
 
-def made_parameters(run: EagerTracer) -> Iterator[Patch]:
+def made_parameters(run: Observer, tensors: Tensors, record: Callable[..., Any]) -> Iterator[Patch]:
     """Yield the patch of ``nn.Parameter(data)``, which torch's modes do not see.
 
     Args:
         run: the tracer.
+        tensors: maps tensors to their values.
+        record: records a call by the name of the function and its arguments.
     """
     original: Callable[..., Any] = nn.Parameter.__new__
 
@@ -27,8 +28,7 @@ def made_parameters(run: EagerTracer) -> Iterator[Patch]:
     def new(cls: type, data: Any = None, requires_grad: bool = True) -> Any:
         made = run.unrecorded(original, (cls, data, requires_grad), {})
         if run.is_recording() and cls is nn.Parameter and type(data) in (torch.Tensor, cls):
-            args = (run.to_literal(data), requires_grad)
-            run.tensors.bind(made, run.recorder.call("function", "torch.nn.Parameter", args, {}))
+            tensors.bind(made, record("torch.nn.Parameter", tensors.read(data), requires_grad))
         return made
 
     yield nn.Parameter, "__new__", new

@@ -153,7 +153,8 @@ class TorchCalls:
             raise
 
     def refuse_late_reads(self) -> None:
-        """Refuse an assignment of ``data`` to a tensor whose old memory a later call reads."""
+        """Refuse changes of memory that a graph does not see: by ``data``, or by an array."""
+        self._run.arrays.refuse_changed()
         if self._assignments.are_read_later():
             self._run.refusals.add(f"{REASON} to one that is read later; assign a clone", "")
 
