@@ -15,6 +15,7 @@ import layergraph as lg
 from layergraph.errors import AssumptionError
 from layergraph.testing import bitwise_equal
 from layergraph_capture.capturer import EagerCapturer
+from layergraph_capture.ways.decisions import Decisions
 
 LENGTHS = (1, 2, 3, 4, 5, 8, 13)
 
@@ -602,3 +603,42 @@ def test_a_way_that_fails_is_a_guard():
         x[-1] -= 1
         with pytest.raises(AssumptionError, match="the model raises ValueError: a negative sum"):
             rebuilt(x)
+
+
+class Settles(Base):
+    """Repeats until the numbers settle, as solvers do."""
+
+    def forward(self, x):
+        result = torch.zeros_like(x)
+        while (x - result).abs().max() > 0.5:
+            result = result + (x - result) * 0.3
+        return self.f(result)
+
+
+class SettlesInPlace(Base):
+    def forward(self, x):
+        result = torch.zeros_like(x)
+        while True:
+            result += (x - result) * 0.3
+            if (x - result).abs().max() < 0.5:
+                break
+        return self.f(result)
+
+
+@pytest.mark.parametrize("kind", [Settles, SettlesInPlace])
+def test_a_loop_that_a_decision_ends(kind, monkeypatch):
+    """With the answer of the first turn in each turn, such a loop would never end."""
+    asked = []
+    truth = Decisions.truth
+    monkeypatch.setattr(Decisions, "truth", lambda *given: asked.append(1) or truth(*given))
+    model = kind()
+    x = torch.randn(5, 3, 4)
+    rebuilt = lg.to_torch(lg.to_ir(model, (x,)), model.state_dict())
+    assert len(asked) < 1000
+    assert bitwise_equal(rebuilt(x), model(x))
+    for more in (x * 20, x / 20):
+        try:
+            ours = rebuilt(more)
+        except AssumptionError:
+            continue
+        assert bitwise_equal(ours, model(more))

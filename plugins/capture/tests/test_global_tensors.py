@@ -11,6 +11,7 @@ from torch import nn
 import layergraph as lg
 from layergraph.errors import CaptureError
 from layergraph.testing import bitwise_equal
+from layergraph_capture.trackers import constants
 
 
 class Tableau(NamedTuple):
@@ -86,3 +87,20 @@ def test_a_capture_leaves_them_as_they_were(change):
     with pytest.raises(CaptureError, match=r"a tensor that (it|the model) has not registered"):
         lg.to_ir(Changes(), (torch.randn(3, 2),))
     assert all(map(torch.equal, held, was))
+
+
+SCALE, SHIFT, STEP = torch.tensor(2.0), torch.tensor(3.0), (torch.tensor(4.0), torch.tensor(5.0))
+
+
+class ReadsGlobals(nn.Module):
+    def forward(self, x):
+        return ((x * SCALE + SHIFT) * STEP[0] + STEP[1]) / SCALE
+
+
+def test_the_globals_are_searched_once(monkeypatch):
+    searched, search = [], constants._global_tensors
+    monkeypatch.setattr(constants, "_global_tensors", lambda: searched.append(1) or search())
+    model, x = ReadsGlobals(), torch.randn(3)
+    rebuilt = lg.to_torch(lg.to_ir(model, (x,)))
+    assert torch.equal(rebuilt(x), model(x))
+    assert len(searched) == 1

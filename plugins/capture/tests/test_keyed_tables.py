@@ -8,6 +8,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from torch import nn
 
 import layergraph as lg
 from core.tests.traps.harness import Base
@@ -240,3 +241,26 @@ class Random(Kept):
 def test_a_table_of_more_than_sizes_is_refused(make):
     with pytest.raises(CaptureError, match=r"assigns self\.cache"):
         lg.to_ir(make(), (torch.rand(2, 6, 4),))
+
+
+class WritesItsSettings(nn.Module):
+    """The state dict holds an entry that is no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin = nn.Linear(4, 4)
+        self.tables = {}
+
+    def state_dict(self, *args, **kwargs):
+        return super().state_dict(*args, **kwargs) | {"_metadata": {"width": 4}}
+
+    def forward(self, x):
+        size = x.shape[0]
+        if size not in self.tables:
+            self.tables[size] = torch.arange(size).float()
+        return self.lin(x) + self.tables[size][:, None]
+
+
+def test_a_table_beside_an_entry_that_is_no_tensor():
+    with pytest.raises(CaptureError, match="makes its own state dict"):
+        lg.to_ir(WritesItsSettings(), (torch.randn(3, 4),))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -313,3 +315,130 @@ def test_examples_of_a_module_with_other_calls(kind, training, monkeypatch):
         for each in calls:
             assert torch.equal(rebuilt.train(mode)(*each), model.train(mode)(*each))
     assert len(completed) == 1
+
+
+class _Updater(nn.Module):
+    """Makes other calls in training, as an average of the weights does."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = Two()
+        self.register_buffer("updates", torch.tensor(0))
+
+    def forward(self, x):
+        if self.training:
+            self.updates += 1
+        return self.inside.lin(self.inside.other(x))
+
+
+class AsksForTheRank(nn.Module):
+    """The root call reads the rank of a value of the module that makes other calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.updater = nn.Sequential(_Updater())
+
+    def forward(self, x):
+        if x.dim() == 3:
+            x = x.flatten(1)
+        if x.sum() > 0:
+            x = x * 2
+        return self.updater(x) + 1
+
+
+class _Nested(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inside = nn.Sequential(nn.Linear(4, 4))
+        self.updates = _Count()
+
+    def forward(self, x):
+        self.updates.add()
+        return self.inside(x)
+
+
+class _Count(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("updates", torch.tensor(0))
+
+    def add(self):
+        if self.training:
+            self.updates += 1
+
+
+class ReturnsAnInnerResult(AsksForTheRank):
+    """The module that makes other calls returns the result of a module inside it as it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.updater = _Nested()
+
+
+class _Inner(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lin = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.lin(x) * 2
+
+
+class ReturnsAnInnerModule(AsksForTheRank):
+    def __init__(self):
+        super().__init__()
+        self.updater = _Nested()
+        self.updater.inside = _Inner()
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("kind", [AsksForTheRank, ReturnsAnInnerResult, ReturnsAnInnerModule])
+def test_a_module_with_other_calls_behind_a_rank(kind, training):
+    model = kind().train(training)
+    rebuilt = lg.to_torch(lg.to_ir(model, (UP,)), model.state_dict())
+    for mode in (training, not training):
+        for given in CALLS:
+            theirs, ours = model.train(mode)(*given), rebuilt.train(mode)(*given)
+            assert torch.equal(ours, theirs)
+            for name, each in model.named_buffers():
+                assert torch.equal(rebuilt.get_buffer(name), each)
+
+
+@dataclass
+class _Fields:
+    mixed: torch.Tensor
+    parts: list = field(default_factory=list)
+
+
+class OutputWithADefault(Two):
+    """The constructor of the output compares its argument with a constant, by identity."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = _ContiguousInTraining()
+
+    def forward(self, x, y):
+        if torch.is_grad_enabled() and x.sum() > 0:
+            x = self.lin(x)
+        return _Fields(self.inside(x) + y)
+
+
+class _ContiguousInTraining(Base):
+    def forward(self, x):
+        if self.training:
+            x = x.contiguous()
+        return self.lin(x)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_constructor_of_a_dataclass_compares_no_inputs(training):
+    model = OutputWithADefault().train(training)
+    ir = lg.to_ir(model, (UP, UP + 1))
+    rebuilt = lg.to_torch(ir, model.state_dict())
+    for mode in (training, not training):
+        for given in ((UP, UP), (-UP, UP), (_draw(5, 4), _draw(5, 4))):
+            for region in (torch.enable_grad, torch.no_grad):
+                with region():
+                    theirs, ours = model.train(mode)(*given), rebuilt.train(mode)(*given)
+                assert torch.equal(ours.mixed, theirs.mixed)
+                assert ours.parts == theirs.parts

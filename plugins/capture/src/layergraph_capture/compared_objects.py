@@ -11,6 +11,8 @@ from types import CodeType
 from layergraph.torch2ir.code_owners import is_of_user
 
 _IS = dis.opmap["IS_OP"]
+# Dataclasses compare the arguments of their constructors with this, by a name that ends so.
+_NO_ARGUMENT = ("HAS_DEFAULT_FACTORY", "HAS_DEFAULT_FACTORY__")
 
 
 def compares_objects(codes: Iterable[CodeType]) -> str:
@@ -39,5 +41,6 @@ def _comparison(code: CodeType) -> int | None:
             return line
         # Newer releases of Python load two variables at once.
         variables = each.opname.count("LOAD_FAST") + each.opname.count("LOAD_DEREF")
-        loads = loads + variables if variables else 0
+        is_compared = variables and not str(each.argval).endswith(_NO_ARGUMENT)
+        loads = loads + variables if is_compared else 0
     return None

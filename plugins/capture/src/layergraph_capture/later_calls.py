@@ -94,9 +94,11 @@ class LaterCalls:
             rebuilt = to_torch(self._ir, device="meta")
             state = self._model.state_dict(keep_vars=True)
             parameters = {id(each) for each in self._model.parameters()}
+            # A model may write entries of its own that are no tensors.
             owned = {
                 key: each if id(each) in parameters else each.detach().clone()
                 for key, each in state.items()
+                if isinstance(each, torch.Tensor)
             }
             rebuilt.load_state_dict(owned, assign=True)
             modes = {name: each.training for name, each in self._model.named_modules()}

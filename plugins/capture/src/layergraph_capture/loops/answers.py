@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from layergraph.capturing import Example
+from layergraph.errors import CaptureError
 from layergraph.ir import Value
 from layergraph.torch2ir.tracing.lines import Place
-from layergraph.torch2ir.tracing.module_call import Trace, calls_in
+from layergraph.torch2ir.tracing.module_call import Decision, Trace, calls_in
 from layergraph_capture.loops.frame_state import IDENTITY
 from layergraph_capture.loops.turns import BEGIN
 from layergraph_capture.ways.plans import Plan
@@ -27,6 +29,33 @@ _OF_TENSORS = re.compile(r"\('\w+', <class '[\w.]+'>\)(, )?")
 def as_numbers_say(_place: Place, _number: int, answer: bool) -> bool:
     """Answer a decision by the numbers."""
     return answer
+
+
+# A run with other answers or of more turns may ask at a place so many times as often as the numbers
+# of the example do, and so many times more.
+_TIMES, _MORE = 4, 128
+
+
+def bounded(run: RunWith, decisions: Sequence[Decision]) -> RunWith:
+    """Return a function that runs the model, but ends a run that makes very many decisions.
+
+    With the answers of a plan, ``while error > bound`` may go on forever.
+
+    Args:
+        run: runs the model.
+        decisions: those of the run whose answers are those of the numbers.
+    """
+    most = _TIMES * max(Counter(each.place for each in decisions).values(), default=0) + _MORE
+
+    def run_bounded(example: Example, plan: Plan) -> Trace:
+        def answered(place: Place, number: int, answer: bool) -> bool:
+            if number >= most:
+                raise CaptureError("the model does not end on the other way of a decision")
+            return plan(place, number, answer)
+
+        return run(example, answered)
+
+    return run_bounded
 
 
 class ShorterWayError(Exception):

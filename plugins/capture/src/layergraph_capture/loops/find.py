@@ -16,7 +16,13 @@ from functools import partial
 from layergraph.capturing import Example
 from layergraph.errors import CaptureError
 from layergraph.torch2ir.tracing.module_call import ModuleCall, Trace, wish_of
-from layergraph_capture.loops.answers import RunWith, ShorterWayError, Usual, as_numbers_say
+from layergraph_capture.loops.answers import (
+    RunWith,
+    ShorterWayError,
+    Usual,
+    as_numbers_say,
+    bounded,
+)
 from layergraph_capture.loops.candidate import Candidate, InMode
 from layergraph_capture.loops.choice import NotAlikeError, loops_of
 from layergraph_capture.loops.counts import counts_of
@@ -102,9 +108,13 @@ def _looped(trace: Trace, example: Example, run_with: RunWith, usual: Usual) -> 
         if not (items or decides_in_turns or counts_of(trace)):
             return None
         try:
-            natural = trace = run(example)
             if decides_in_turns:
                 natural = run_with(example, as_numbers_say)
+            # A loop whose condition is a decision would not end on its first answer.
+            run_with = bounded(run_with, natural.decisions)
+            trace = run(example)
+            if not decides_in_turns:
+                natural = trace
         except (CaptureError, RuntimeError):
             return None
     counts = counts_of(trace)

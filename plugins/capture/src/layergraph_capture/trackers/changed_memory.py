@@ -22,6 +22,8 @@ class ChangedMemory:
     def __init__(self) -> None:
         self._new: list[Value] = []
         self._owners: set[object] = set()
+        # Values that these changes do not affect.
+        self._unaffected: set[TracedValue] = set()
 
     def add(self, value: Value) -> None:
         """Record that a call may have changed tensors among its arguments."""
@@ -30,19 +32,26 @@ class ChangedMemory:
     def may_reach(self, value: Value) -> bool:
         """Return whether a change may affect a value, or a value that it is computed from."""
         self._find_owners()
+        if not self._owners:
+            return False
         pending = leaves(value)
         seen: set[TracedValue] = set()
         while pending:
             leaf = pending.pop()
             if _owner(leaf) in self._owners:
                 return True
-            if isinstance(leaf, TracedValue) and leaf.call is not None and leaf not in seen:
-                seen.add(leaf)
+            if not isinstance(leaf, TracedValue) or leaf in seen or leaf in self._unaffected:
+                continue
+            seen.add(leaf)
+            if leaf.call is not None:
                 pending += leaves(leaf.call.args, leaf.call.kwargs)
+        self._unaffected |= seen
         return False
 
     def _find_owners(self) -> None:
         pending = leaves(self._new)
+        if self._new:
+            self._unaffected.clear()
         self._new = []
         while pending:
             leaf = pending.pop()

@@ -31,7 +31,8 @@ class Constants:
 
     def __init__(self, module_index: ModuleIndex) -> None:
         self._of_model = _Search()
-        # None before a model needs this search, because it takes long.
+        # None before a model needs these searches, because they take long.
+        self._globals: dict[int, torch.Tensor] | None = None
         self._inside_globals: _Search | None = None
         classes: set[type] = set()
         for module_info in module_index:
@@ -52,7 +53,11 @@ class Constants:
 
     def holds(self, tensor: torch.Tensor) -> bool:
         """Return whether a tensor is one of them."""
-        if id(tensor) in self._of_model.found or _is_global(tensor):
+        if id(tensor) in self._of_model.found:
+            return True
+        if self._globals is None:
+            self._globals = _global_tensors()
+        if id(tensor) in self._globals:
             return True
         if self._inside_globals is None:
             self._inside_globals = _search_globals()
@@ -117,12 +122,16 @@ def _inside(value: Any) -> list[Any]:
     return [*held_by_function(value), *(members_of(value) or {}).values()]
 
 
-def _is_global(tensor: torch.Tensor) -> bool:
+def _global_tensors() -> dict[int, torch.Tensor]:
+    """Return the tensors that are globals of Python modules, or that such functions hold."""
+    found: dict[int, torch.Tensor] = {}
     for module in list(sys.modules.values()):
         members = getattr(module, "__dict__", None)
-        if isinstance(members, dict) and any(_leads_to(tensor, each) for each in _known(members)):
-            return True
-    return False
+        if isinstance(members, dict):
+            for value in _known(members):
+                held = (value, *held_by_function(value))
+                found |= {id(each): each for each in held if is_of(each, torch.Tensor)}
+    return found
 
 
 def _known(members: dict[str, Any]) -> Iterator[Any]:
@@ -131,7 +140,3 @@ def _known(members: dict[str, Any]) -> Iterator[Any]:
         yield each
         if type(each) is type:
             yield from list(vars(each).values())
-
-
-def _leads_to(tensor: torch.Tensor, value: object) -> bool:
-    return value is tensor or any(each is tensor for each in held_by_function(value))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NoReturn
@@ -79,6 +79,9 @@ class Decisions:
         # The answers to comparisons of numbers, by their origins. A replay repeats these.
         self._compared: dict[Hashable, bool] = {}
         self._numbers = ValueNumbers(guards)
+        # Values that follow inputs, and those that do not unless code has changed tensors in place.
+        self._following: set[TracedValue] = set()
+        self._fixed: set[TracedValue] = set()
         # The answers to each question, in order, for a replay of the run.
         self._said: dict[tuple[str, str], list[bool]] = {}
         self._replayed: dict[tuple[str, str], list[bool]] | None = None
@@ -258,23 +261,51 @@ class Decisions:
             return False
         if self._flags and not self._flags.isdisjoint(keys_read(value)):
             return True
-        pending = leaves(value)
-        seen: set[TracedValue] = set()
+        # Nearest values first: in a loop, the turn before is near, and the first one is far.
+        pending: deque[tuple[Value, TracedValue | None]] = deque()
+        pending.extend((leaf, None) for leaf in leaves(value))
+        readers: dict[TracedValue, TracedValue | None] = {}
         while pending:
-            leaf = pending.pop()
-            if not isinstance(leaf, TracedValue) or leaf in seen:
+            leaf, reader = pending.popleft()
+            if not isinstance(leaf, TracedValue) or leaf in readers:
                 continue
-            seen.add(leaf)
+            if leaf in self._fixed and not self._guards.changes_in_place:
+                continue
+            readers[leaf] = reader
+            if leaf in self._following or self._is_of_input(leaf):
+                self._following |= _chain(leaf, readers)
+                return True
             call = leaf.call
             if call is not None and call.target in RESULTS_BY_SIZES:
                 # A size depends on numbers if an earlier function selects elements by value.
-                pending += [each for each in leaves(call.args) if picks(each)]
-                continue
-            is_kept = call is not None and call.kind == "state" and call.is_late
-            if call is None or is_kept or self._guards.changes_in_place or draws(call):
-                return True
-            pending += leaves(call.args, call.kwargs)
+                read = [each for each in leaves(call.args) if picks(each)]
+            else:
+                read = [] if call is None else leaves(call.args, call.kwargs)
+            pending.extend((each, leaf) for each in read)
+        self._fixed.update(readers)
         return False
+
+    def _is_of_input(self, value: TracedValue) -> bool:
+        """Return whether a value itself is from an input, or may be random or kept."""
+        call = value.call
+        if call is None:
+            return True
+        if call.target in RESULTS_BY_SIZES:
+            return False
+        is_kept = call.kind == "state" and call.is_late
+        return is_kept or self._guards.changes_in_place or draws(call)
+
+
+def _chain(
+    value: TracedValue, readers: Mapping[TracedValue, TracedValue | None]
+) -> set[TracedValue]:
+    """Return a value, the one that is computed from it, and so on."""
+    found: set[TracedValue] = set()
+    each: TracedValue | None = value
+    while each is not None:
+        found.add(each)
+        each = readers[each]
+    return found
 
 
 def _reads_state(value: Value) -> bool:

@@ -45,10 +45,17 @@ class Way:
     _interfaces: dict[ModuleCall, Interface] = field(default_factory=dict)
 
     def inputs(self, scope: ModuleCall) -> dict[TracedValue, str]:
-        """Return the inputs of a module call of the run, with their names."""
+        """Return the inputs of a module call of the run, with their names.
+
+        Raises:
+            NotMergeableError: the run reads a value of a module call that it does not make.
+        """
         if not self._interfaces:
             # A run in the other mode has other module calls than the record of its scopes.
-            self._interfaces = interfaces(inside_out(self.trace.root))
+            try:
+                self._interfaces = interfaces(inside_out(self.trace.root))
+            except KeyError:
+                raise NotMergeableError("a value is from a module call of the other mode") from None
         return self._interfaces[scope].inputs
 
     def read(self, value: Value) -> Value:
