@@ -519,7 +519,7 @@ class CounterOnOneWay(Base):
         return self.lin(x) * self.count
 
 
-@assumes(fickle=True)
+@exact()
 class InitializedOnce(Base):
     def __init__(self):
         super().__init__()
