@@ -398,8 +398,3 @@ def calls_in(root: ModuleCall) -> Iterator[Call]:
             yield item
         else:
             stack.pop()
-
-
-def named_value(leaf: Value) -> Value:
-    """Return a unique name for a traced value; return any other leaf unchanged."""
-    return f"value {leaf.position} {id(leaf)}" if isinstance(leaf, TracedValue) else leaf

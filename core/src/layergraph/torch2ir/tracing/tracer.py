@@ -61,8 +61,7 @@ class Tracer(WayOfTracing):
         state_tensors: the tensors of the model, by their keys.
         parameters: the arguments of the model.
         refusals: the refusals so far.
-        outside: the snapshots that undo the changes of the model's code to objects other than
-            tensors.
+        outside: undoes the changes of the model's code to objects other than tensors.
         policy: tells which changes of the model's code may stay.
         carried: changes of an earlier run, which this run starts with.
         is_around_forward: whether the code of the model's class around ``forward`` runs.
@@ -107,8 +106,8 @@ class Tracer(WayOfTracing):
 
     def environment(self, name: str, value: str | None) -> None:
         """Record that the model may branch on an environment variable."""
-        args = (name, value, code_place())
-        self.recorder.call("function", "layergraph.assume_environment", args, {})
+        place = code_place()
+        self.recorder.call("function", "layergraph.assume_environment", (name, value, place), {})
 
     def run(self) -> Trace:
         """Run the model, record its calls, and undo its changes.

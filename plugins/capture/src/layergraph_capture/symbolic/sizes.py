@@ -110,20 +110,14 @@ class Sizes:
             return number
         if self.is_recording() and self._guards.is_new((COUNT, number.key())):
             args = self.read(number), number.plain(), code_place()
-            late = number.origin[0]
-            if isinstance(late, DeferredCall):
-                # The first turn of a loop around makes no other calls than the later ones.
-                late.call((COUNT,), COUNT, args, is_late=False)
-            else:
-                self._recorder.call("function", COUNT, args, {})
+            _record_count(self._recorder, number.origin[0], args)
         return number.plain()
 
     def begin_turn(self, turn: int, loop: int, frame: FrameType, left: int) -> None:
         """See :class:`TurnListener`."""
         if self._states is not None and not self._recorder.is_sealed:
             state = self._states.of(frame, turn, left)
-            line = f"{frame.f_code.co_filename}, line {frame.f_lineno}"
-            self._recorder.call("function", BEGIN, (turn, loop, line), {}, state)
+            self._recorder.call("function", BEGIN, (turn, loop, _line_of(frame)), {}, state)
 
     def begin_item(self, index: int) -> None:
         """See :class:`TurnListener`."""
@@ -295,6 +289,22 @@ class Sizes:
         while scope is not None and scope is not known[1].scope:
             scope = scope.parent
         return known[1] if scope is not None else None
+
+
+def _line_of(frame: FrameType) -> str:
+    return f"{frame.f_code.co_filename}, line {frame.f_lineno}"
+
+
+def _record_count(recorder: Recorder, origin: object, args: tuple[Value, ...]) -> None:
+    """Record a number of turns.
+
+    If it is a size, it stands where code reads the size. So the first turn of a loop around makes
+    the same calls as the later ones, which do not count it again.
+    """
+    if isinstance(origin, DeferredCall):
+        origin.call((COUNT,), COUNT, args, is_late=False)
+    else:
+        recorder.call("function", COUNT, args, {})
 
 
 def _note_number(value: TracedValue, number: SymbolicNumber) -> TracedValue:

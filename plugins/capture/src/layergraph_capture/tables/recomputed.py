@@ -19,8 +19,8 @@ from layergraph.torch2ir.tracing.module_call import (
     Trace,
     TracedValue,
     calls_in,
-    named_value,
 )
+from layergraph_capture.ways.value_numbers import named_value
 
 _SIZE = "torch.Tensor.size"
 _READS = frozenset({"torch.Tensor.dim", "torch.Tensor.dtype", "torch.Tensor.device"})

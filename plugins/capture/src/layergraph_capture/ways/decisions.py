@@ -18,14 +18,13 @@ from layergraph.torch2ir.tracing.module_call import (
     Decision,
     StateRead,
     TracedValue,
-    named_value,
 )
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.symbolic.picking import picks
 from layergraph_capture.trackers.flags import keys_read
 from layergraph_capture.trackers.guards import Guards
 from layergraph_capture.ways.plans import Plan
-from layergraph_capture.ways.value_numbers import ValueNumbers
+from layergraph_capture.ways.value_numbers import ValueNumbers, named_value
 
 TRUTH = f"layergraph.{truth.__name__}"
 ITEM = "torch.Tensor.item"
@@ -40,6 +39,9 @@ OVER = (
     f"the model makes more than {MAX_DECISIONS} decisions by numbers, and this one has only the "
     "way of the example; capture the model with this input"
 )
+
+# A value, and the one that is computed from it.
+_Read = tuple[Value, TracedValue | None]
 
 
 class Decisions:
@@ -241,8 +243,7 @@ class Decisions:
             self._planned[place] += 1
         given = (*args, where) if name == TRUTH else args
         condition = self._recorder.call("function", name, given, kwargs)
-        decision = Decision(condition, answer, where, place, is_by_size, is_branch=is_branch)
-        self.made.append(decision)
+        self.made.append(Decision(condition, answer, where, place, is_by_size, is_branch=is_branch))
         self._branches += is_branch
         if question:
             self._known[question] = answer
@@ -262,8 +263,7 @@ class Decisions:
         if self._flags and not self._flags.isdisjoint(keys_read(value)):
             return True
         # Nearest values first: in a loop, the turn before is near, and the first one is far.
-        pending: deque[tuple[Value, TracedValue | None]] = deque()
-        pending.extend((leaf, None) for leaf in leaves(value))
+        pending: deque[_Read] = deque((leaf, None) for leaf in leaves(value))
         readers: dict[TracedValue, TracedValue | None] = {}
         while pending:
             leaf, reader = pending.popleft()

@@ -11,9 +11,9 @@ from layergraph.torch2ir.tracing.module_call import (
     FunctionRead,
     ModuleCall,
     TracedValue,
-    named_value,
 )
 from layergraph.torch2ir.tracing.recorder import Recorder
+from layergraph_capture.ways.value_numbers import named_value
 from layergraph_capture.ways.way import NotMergeableError, Way
 
 _PLAIN_CONTAINERS = frozenset({tuple, list, dict})

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from layergraph.ir import Value
 from layergraph.ir.values import map_leaves
-from layergraph.torch2ir.tracing.module_call import StateRead, TracedValue, named_value
+from layergraph.torch2ir.tracing.module_call import StateRead, TracedValue
 from layergraph_capture.trackers.guards import Guards
 
 SIZE, TO = "torch.Tensor.size", "torch.Tensor.to"
@@ -35,6 +35,11 @@ _ORDERS = {
     ("operator.gt", True): ((1, 0),),
     ("operator.lt", False): ((1, 0),),
 }
+
+
+def named_value(leaf: Value) -> Value:
+    """Return a unique name for a traced value; return any other leaf unchanged."""
+    return f"value {leaf.position} {id(leaf)}" if isinstance(leaf, TracedValue) else leaf
 
 
 class ValueNumbers:
