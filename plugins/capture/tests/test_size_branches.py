@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -45,6 +47,24 @@ class WindowsInPlace(nn.Module):
         if missing > 0:
             y = y[:, :-missing]
         return y
+
+
+class WholeWindows(nn.Module):
+    """Asks whether a quotient is a whole number, as the code of local attention does."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin = nn.Linear(4, 4)
+
+    def forward(self, x):
+        windows = x.size(1) / 4
+        if windows.is_integer():
+            missing = 0
+        else:
+            missing = math.ceil(windows) * 4 - x.size(1)
+            x = F.pad(x, (0, 0, 0, missing))
+        y = self.lin(x).unflatten(1, (-1, 4)).cumsum(2).flatten(1, 2)
+        return y[:, : y.size(1) - missing]
 
 
 class Encoder(nn.Module):
@@ -99,6 +119,7 @@ class Ranks(nn.Module):
 CASES = [
     (Windows(), (2, 8, 4), [(2, 8, 4), (3, 7, 4), (1, 12, 4), (2, 1, 4)]),
     (WindowsInPlace(), (2, 8, 4), [(2, 8, 4), (3, 7, 4), (1, 12, 4), (2, 1, 4)]),
+    (WholeWindows(), (2, 8, 4), [(2, 8, 4), (3, 7, 4), (1, 12, 4), (2, 1, 4)]),
     (Encoder(), (2, 8, 4), [(2, 8, 4), (3, 7, 4), (1, 12, 4)]),
     (Positions(), (2, 4, 8), [(2, 4, 8), (1, 4, 5), (2, 4, 16)]),
     (Either(), (1, 4, 4), [(1, 4, 4), (2, 4, 5), (1, 3, 4), (1, 5, 7)]),

@@ -12,6 +12,11 @@ from layergraph.torch2ir.tracing.lines import calling_frame
 # Instructions between a comparison and the jump by its result.
 _ON_THE_WAY = frozenset({"COMPARE_OP", "TO_BOOL", "UNARY_NOT", "COPY", "EXTENDED_ARG", "NOT_TAKEN"})
 
+# Instructions of a method call, and the methods of numbers that compare.
+_LOADS = frozenset({"LOAD_METHOD", "LOAD_ATTR"})
+_CALLS = frozenset({"PRECALL", "CALL"})
+_COMPARE = frozenset({"is_integer"})
+
 
 def selects_way() -> bool:
     """Return whether the model's code is about to compute one of two ways by a comparison.
@@ -33,12 +38,19 @@ def _branches(code: CodeType) -> frozenset[int]:
     at = {step.offset: index for index, step in enumerate(steps)}
     found: set[int] = set()
     pending: list[int] = []
+    method = ""
     for index, step in enumerate(steps):
+        if step.opname in _LOADS:
+            method = step.argval
         if is_jump(step):
             ways = index + 1, at.get(step.argval, index)
             if not any(raises(steps, way) for way in ways):
                 found |= {*pending, step.offset}
-        pending = [*pending, step.offset] if step.opname in _ON_THE_WAY else []
+        if step.opname in _CALLS and method in _COMPARE:
+            # While a function of Python runs, its caller is at the end of the call.
+            pending += range(step.offset, steps[index + 1].offset, 2)
+        else:
+            pending = [*pending, step.offset] if step.opname in _ON_THE_WAY else []
     return frozenset(found)
 
 
