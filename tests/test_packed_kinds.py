@@ -16,7 +16,6 @@ SCRIPT = Path(__file__).with_name("packed_kinds.py")
 NAMES = {
     "torch.ao static": "'1.0' (Linear) is a quantized module",
     "torch.ao dynamic": "'0' (Linear) is a quantized module",
-    "torch.ao QAT": "'1.0.weight_fake_quant'",
     "packed class": "'0.weight' is a Packed of",
     "packed bytes": "'0' (Linear4)",
 }

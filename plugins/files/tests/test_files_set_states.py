@@ -73,6 +73,21 @@ def test_older_versions_have_none(version, form, tmp_path):
         lg.load(path)
 
 
+def test_an_edge_to_a_state_without_arguments_is_named(tmp_path):
+    """The list of arguments counts, empty here: the node sets no tensor, and the edge is wrong."""
+    document = json.loads((FILES / "version-6.json").read_text()) | {"version": 5}
+    root = document["implementations"][0]
+    root["edges"] = [{"src": "add", "sink": "set"}]
+    for node in root["nodes"]:
+        node["args"] = [{"ref": name} for name in node.pop("inputs", ())]
+        if node["name"] == "set":
+            node["args"] = []
+    path = tmp_path / "m.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(InvalidIrError, match=r"remove the edge \('add', 'set'\)"):
+        lg.load(path)
+
+
 def test_a_name_that_is_no_text_is_refused(tmp_path):
     document = json.loads((FILES / "version-6.json").read_text()) | {"version": 5}
     node = next(each for each in document["implementations"][0]["nodes"] if each["type"] == "state")

@@ -112,9 +112,10 @@ def _to_version_6(document: dict[str, Any]) -> dict[str, Any]:
     for graph, place in _graphs(document):
         sinks = {str(_field(each, "sink")) for each in _listed(graph, "edges")}
         for number, node in enumerate(_listed(graph, "nodes")):
-            if _field(node, "type") == STATE and (
-                _field(node, "args") or _field(node, "inputs") or str(_field(node, "name")) in sinks
-            ):
+            # Without a list of arguments, the edges say them.
+            args = _field(node, "args")
+            by_edges = args is None and str(_field(node, "name")) in sinks
+            if _field(node, "type") == STATE and (args or by_edges or _field(node, "inputs")):
                 raise ParseError(
                     ((place, "nodes"), number),
                     "versions 1 to 5 of the format have no nodes that set a tensor",
