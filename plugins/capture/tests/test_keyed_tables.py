@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections import OrderedDict
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -241,6 +242,27 @@ class Random(Kept):
 def test_a_table_of_more_than_sizes_is_refused(make):
     with pytest.raises(CaptureError, match=r"assigns self\.cache"):
         lg.to_ir(make(), (torch.rand(2, 6, 4),))
+
+
+@dataclass
+class Result:
+    hidden: torch.Tensor
+    last: torch.Tensor | None = None
+
+
+class InFields(Called):
+    """Its result is an object, whose tensors later calls compare by their bits."""
+
+    def forward(self, x):
+        return Result(super().forward(x))
+
+
+def test_a_result_with_fields():
+    model = InFields()
+    rebuilt = lg.to_torch(lg.to_ir(model, (torch.rand(2, 6, 4),)), model.state_dict())
+    for count in (9, 3, 1, 7):
+        x = torch.rand(3, count, 4)
+        assert bitwise_equal(rebuilt(x).hidden, model(x).hidden)
 
 
 class WritesItsSettings(nn.Module):

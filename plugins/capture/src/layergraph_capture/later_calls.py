@@ -16,10 +16,9 @@ from layergraph import to_torch
 from layergraph.capturing import Example
 from layergraph.errors import AssumptionError, CaptureError
 from layergraph.ir import Ir
-from layergraph.ir.values import leaves
 from layergraph.tensors.memory import same_bits
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, other_mode
-from layergraph.torch2ir.results import opened
+from layergraph.torch2ir.results import leaves_of
 from layergraph.torch2ir.state.global_state import GlobalState
 from layergraph.torch2ir.tracing.patches import with_room_for
 from layergraph.torch2ir.tracing.recorder import Recorder
@@ -172,7 +171,7 @@ def _results(model: nn.Module, arguments: Arguments) -> list[Any]:
     """Return what a model gives, the gradients of that, and the buffers that it leaves."""
     with GlobalState(arguments.device).compared():
         args, kwargs, _ = arguments.bind(Recorder(), lambda *_: None)
-        given = [*leaves(opened(model(*args, **kwargs)))]
+        given = [*leaves_of(model(*args, **kwargs))]
         outputs = [each for each in given if isinstance(each, torch.Tensor) and each.requires_grad]
         trained = [
             each

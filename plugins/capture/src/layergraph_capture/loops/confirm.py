@@ -9,10 +9,9 @@ from torch import nn
 
 from layergraph import to_torch
 from layergraph.ir import Ir
-from layergraph.ir.values import leaves
 from layergraph.tensors.memory import same_bits
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
-from layergraph.torch2ir.results import opened
+from layergraph.torch2ir.results import leaves_of
 from layergraph.torch2ir.state.global_state import GlobalState
 from layergraph.torch2ir.tracing.patches import with_room_for
 from layergraph.torch2ir.tracing.recorder import Recorder
@@ -74,7 +73,7 @@ def _leaves(model: nn.Module, arguments: Arguments) -> list[Any]:
     args, kwargs, _ = arguments.bind(Recorder(), lambda *_: None)
     given: list[Any] = [
         (each.detach(), each.requires_grad) if isinstance(each, torch.Tensor) else each
-        for each in leaves(opened(model(*args, **kwargs)))
+        for each in leaves_of(model(*args, **kwargs))
     ]
     parameters = {id(each) for each in model.parameters()}
     state = model.state_dict(keep_vars=True).values()
