@@ -22,8 +22,8 @@ _REASONS: dict[str, str] = {
         transformers/LlavaForConditionalGeneration transformers/ViltModel
     """,
     "its code takes a list of pictures apart, and decides by how many boxes it finds": """
-        torchvision/fasterrcnn_resnet50_fpn_v2 torchvision/keypointrcnn_resnet50_fpn
-        torchvision/maskrcnn_resnet50_fpn torchvision/maskrcnn_resnet50_fpn_v2
+        torchvision/keypointrcnn_resnet50_fpn torchvision/maskrcnn_resnet50_fpn
+        torchvision/maskrcnn_resnet50_fpn_v2
     """,
 }
 
