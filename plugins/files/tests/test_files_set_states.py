@@ -54,6 +54,12 @@ def test_version_6_is_read_for_good(tmp_path):
     VALIDATOR.validate(document)
 
 
+def _loaded(document, folder):
+    path = folder / "m.json"
+    path.write_text(json.dumps(document))
+    return lg.load(path)
+
+
 @pytest.mark.parametrize("version", range(1, 6))
 @pytest.mark.parametrize("form", ["inputs", "args", "edges"])
 def test_older_versions_have_none(version, form, tmp_path):
@@ -67,10 +73,8 @@ def test_older_versions_have_none(version, form, tmp_path):
     else:
         node[form] = given[form]
         assert not VALIDATOR.is_valid(document)
-    path = tmp_path / "m.json"
-    path.write_text(json.dumps(document))
     with pytest.raises(FileError, match=r"versions 1 to 5 .* set a tensor"):
-        lg.load(path)
+        _loaded(document, tmp_path)
 
 
 def test_an_edge_to_a_state_without_arguments_is_named(tmp_path):
@@ -82,20 +86,16 @@ def test_an_edge_to_a_state_without_arguments_is_named(tmp_path):
         node["args"] = [{"ref": name} for name in node.pop("inputs", ())]
         if node["name"] == "set":
             node["args"] = []
-    path = tmp_path / "m.json"
-    path.write_text(json.dumps(document))
     with pytest.raises(InvalidIrError, match=r"remove the edge \('add', 'set'\)"):
-        lg.load(path)
+        _loaded(document, tmp_path)
 
 
 def test_a_name_that_is_no_text_is_refused(tmp_path):
     document = json.loads((FILES / "version-6.json").read_text()) | {"version": 5}
     node = next(each for each in document["implementations"][0]["nodes"] if each["type"] == "state")
     node["name"] = {}
-    path = tmp_path / "m.json"
-    path.write_text(json.dumps(document))
     with pytest.raises(FileError):
-        lg.load(path)
+        _loaded(document, tmp_path)
 
 
 @pytest.mark.parametrize(
