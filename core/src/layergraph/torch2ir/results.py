@@ -69,8 +69,8 @@ def opened(
 
     apart = parts_of(result)
     if apart is not None:
-        name, parts = apart
-        return Record(name, {field: inside(part) for field, part in parts.items()})
+        name, fields = apart
+        return Record(name, {field: inside(part) for field, part in fields.items()})
     if type(result) is dict:
         return {key: inside(value) for key, value in result.items()}
     if isinstance(result, Output):  # of a rebuilt model

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from layergraph.ir import Value
-from layergraph.ir.values import leaves
-from layergraph.torch2ir.tracing.module_call import StateRead, TracedValue
+from layergraph.torch2ir.tracing.module_call import StateRead
+from layergraph_capture.trackers.origins import origins
 
 
 @dataclass(slots=True)
@@ -36,14 +36,4 @@ class Flags:
 
 def keys_read(value: Value) -> set[str]:
     """Return the keys of the tensors of the model that a value is computed from."""
-    found: set[str] = set()
-    pending = leaves(value)
-    seen: set[TracedValue] = set()
-    while pending:
-        leaf = pending.pop()
-        if isinstance(leaf, StateRead):
-            found.add(leaf.key)
-        elif isinstance(leaf, TracedValue) and leaf.call is not None and leaf not in seen:
-            seen.add(leaf)
-            pending += leaves(leaf.call.args, leaf.call.kwargs)
-    return found
+    return {each.key for each in origins(value) if isinstance(each, StateRead)}

@@ -23,6 +23,7 @@ from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.symbolic.picking import picks
 from layergraph_capture.trackers.flags import keys_read
 from layergraph_capture.trackers.guards import Guards
+from layergraph_capture.trackers.origins import origins
 from layergraph_capture.ways.plans import Plan
 from layergraph_capture.ways.value_numbers import ValueNumbers, named_value
 
@@ -310,15 +311,7 @@ def _chain(
 
 def _reads_state(value: Value) -> bool:
     """Return whether a value may depend on tensors of the model."""
-    pending = leaves(value)
-    seen: set[TracedValue] = set()
-    while pending:
-        leaf = pending.pop()
-        if isinstance(leaf, StateRead):
-            return True
-        if isinstance(leaf, TracedValue) and leaf.call is not None and leaf not in seen:
-            if leaf.call.kind == "state":
-                return True
-            seen.add(leaf)
-            pending += leaves(leaf.call.args, leaf.call.kwargs)
-    return False
+    return any(
+        isinstance(each, StateRead) or (each.call is not None and each.call.kind == "state")
+        for each in origins(value)
+    )
