@@ -493,7 +493,6 @@ GUARDED = {
     "ArangeOfSizeDecides",
     "FormatsItem",
     "KeyOfTensor",
-    "InPlaceDecides",
     "IndexByTensor",
     "MathOfTensor",
     "RangeOfTensor",

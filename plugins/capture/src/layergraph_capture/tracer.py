@@ -80,6 +80,7 @@ class EagerTracer(Tracer):
         options: the options of the run.
         made_generators: maps generators of random numbers to their values.
         trains: the mode of each module before the run.
+        turns: marks the turns of loops; None if loops are not searched.
     """
 
     hint = "a handler for the module can keep it whole"
@@ -113,18 +114,18 @@ class EagerTracer(Tracer):
         self._results = Results(self, options.objects)
         self.higher_orders = HigherOrderCalls(self)
         self._slices = ListSlices(module_index.reach)
-        self._turns = TurnPatches(self.sizes, self._slices) if options.numbers_turns else None
+        self.turns = TurnPatches(self.sizes, self._slices) if options.numbers_turns else None
         if options.numbers_turns:
             self.watch = Watch(self._slices.enter, self._slices.seen)
-        lengths = () if self._turns is None else (self._turns.length,)
+        lengths = () if self.turns is None else (self.turns.length,)
         slices = self._slices if options.numbers_turns else None
         self.calls = TorchCalls(self, trackers, options.values, slices)
-        turns = () if self._turns is None else (self._turns,)
+        turns = () if self.turns is None else (self.turns,)
         self._scope_patches = MathPatches(self.sizes, *lengths), *turns
         conversions = ConversionPatches(self.sizes, options.conversions)
         self.name_patches = conversions.of  # type: ignore[method-assign]
         self._leaf_calls = LeafCalls(self, trackers.hidden, self._snapshot)
-        self._function_calls = FunctionCalls(self, self._snapshot, self._turns, options.values)
+        self._function_calls = FunctionCalls(self, self._snapshot, self.turns, options.values)
         self._keyed_tables = options.tables
         self.tables = options.tables.of_run(module_index)
         self.trains = note_leaves(module_index)
@@ -173,7 +174,7 @@ class EagerTracer(Tracer):
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """See :class:`Tracer`."""
         args, kwargs, self.parameters = self._arguments.bind(
-            self.recorder, self.made_generators.bind_any, self.sizes.of_caller, self._turns
+            self.recorder, self.made_generators.bind_any, self.sizes.of_caller, self.turns
         )
         return args, kwargs
 

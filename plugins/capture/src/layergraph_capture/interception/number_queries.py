@@ -11,7 +11,9 @@ from layergraph.capturing import Values
 from layergraph.ir import Value
 from layergraph.literals import to_plain_literal
 from layergraph.torch2ir.tracing.lines import code_place
+from layergraph.torch2ir.tracing.module_call import TracedValue
 from layergraph_capture.interception.tensor_queries import Query
+from layergraph_capture.symbolic.sizes import GETITEM
 from layergraph_capture.trackers.run_trackers import RunTrackers
 from layergraph_capture.ways.decisions import ITEM
 
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 
 # Through these, numbers leave torch, and torch does not see their further use.
 _LEAVING = ("numpy", "__array__", "data_ptr", "__dlpack__", "untyped_storage", "storage")
+
+_TOLIST = "torch.Tensor.tolist"
+# The most numbers that one list holds as symbolic ones; a longer list is a guard.
+_MOST_NUMBERS = 64
 
 # Functions that read numbers in a tensor.
 DATA_DEPENDENT_OPS: frozenset[Any] = frozenset(
@@ -59,6 +65,7 @@ class NumberQueries:
         self._refuse = run.refuse
         self._to_literal = run.to_literal
         self._values = values
+        self._turns = run.turns
 
     def table(self) -> dict[Any, Query]:
         """Return the query for each function that reads numbers of a tensor."""
@@ -95,8 +102,33 @@ class NumberQueries:
     def numbers(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Answer with all numbers of a tensor, such as ``tolist()``."""
         answer = self._answer(func, args, kwargs)
-        self._read_out(args[0], "torch.Tensor.tolist", answer)
+        tensor = args[0]
+        if self._values == "both" and self._is_short(tensor) and self._may_read(tensor):
+            value = self._recorder.call("function", _TOLIST, (self._known(tensor),), {})
+            listed = self._listed(value, answer)
+            return listed if self._turns is None else self._turns.argument(listed)
+        self._read_out(tensor, _TOLIST, answer)
         return answer
+
+    def _listed(self, value: TracedValue, answer: Any) -> Any:
+        """Return the numbers of a nested list as symbolic ones, and guard its lengths."""
+        self._guards.expect_length(value, len(answer))
+        late = self._recorder.late()
+        return [
+            self._listed(self._recorder.call("function", GETITEM, (value, index), {}), each)
+            if isinstance(each, list)
+            else self._sizes.late(each, late, GETITEM, value, index)
+            for index, each in enumerate(answer)
+        ]
+
+    def _is_short(self, tensor: torch.Tensor) -> bool:
+        """Return whether a tensor is a short list of numbers; truth values are guards."""
+        known = partial(self._answer, args=(tensor,), kwargs={})
+        return (
+            known(torch.Tensor.dim) > 0
+            and known(torch.Tensor.numel) <= _MOST_NUMBERS
+            and tensor.dtype not in (torch.bool, torch.complex64, torch.complex128)
+        )
 
     def truth(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Answer with the truth value of a tensor, a decision."""

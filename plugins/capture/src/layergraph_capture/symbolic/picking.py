@@ -6,7 +6,7 @@ from layergraph.ir.values import leaves
 from layergraph.torch2ir.tracing.module_call import TracedValue
 
 _PICKING = frozenset(
-    "argwhere masked_select nonzero unique unique_consecutive unique_dim bincount".split()
+    "argwhere masked_select nonzero unique unique_consecutive unique_dim bincount tolist".split()
 )
 
 # Their results have sizes that follow from those of their first argument.
