@@ -38,15 +38,17 @@ def to_ir(
     Args:
         model: the model, in training or evaluation mode. ``to_ir`` leaves it as it was.
         args: the positional arguments of an example call, as a tuple; for one tensor, ``(x,)``.
-        kwargs: the arguments of that call by name. An argument that is not a tensor is fixed at its
-            value here; an argument that is left out is fixed at its default.
+        kwargs: the arguments of that call by name. The rebuilt model takes other tensors and other
+            numbers. Other arguments, such as texts and booleans, are fixed at their values here,
+            and an argument that is left out is fixed at its default.
         examples: several calls, each a pair of ``args`` and ``kwargs``, instead of these two. The
             IR serves all of them: a mask that is given or None, inputs of another form, sizes on
             which the code branches. The ways of the calls share equal nodes and layers.
         values: the treatment of code that depends on a number in a tensor, such as
             ``if x.sum() > 0``. ``"both"`` captures both ways: the model runs again with the other
-            answer, at most seven times. A way that the model raises on, that a graph cannot hold,
-            or that is one too many becomes a guard, and so does a number that Python needs.
+            answer, at most seven times, or once for each of 24 decisions. A way that the model
+            raises on, that a graph cannot hold, or that is one too many becomes a guard, and so
+            does a number that Python needs.
             ``"assume"`` captures the way of the example alone, with a guard: the rebuilt model
             raises if an input gives another answer. ``"refuse"`` raises a CaptureError.
         modes: the modes to capture if the code depends on ``self.training``: ``"both"``, or the

@@ -117,9 +117,10 @@ SERVED: dict[str, tuple[type[nn.Module], tuple[Any, ...], tuple[Any, ...]]] = {
     "class": (Applies, (X, torch.sigmoid), (Y, torch.sigmoid)),
     "fields": (Reads, (Options(X),), (Options(Y),)),
     "changed fields": (Changes, (Options(X, Mode.MULTIPLY),), (Options(Y, Mode.MULTIPLY),)),
-    "attribute": (ReadsAttribute, (batch(X, scale=2),), (batch(Y, scale=2),)),
+    "attribute": (ReadsAttribute, (batch(X, scale=2),), (batch(Y, scale=3),)),
     "tensor in an attribute": (ReadsAttribute, (batch(X, scale=X),), (batch(Y, scale=Y),)),
     "attribute of a list": (ReadsAttribute, (rows(X, X),), (rows(Y, Y),)),
+    "number in an attribute of a list": (ReadsAttribute, (rows(X, 2),), (rows(Y, 3),)),
 }
 
 
@@ -153,10 +154,10 @@ REFUSED: dict[str, tuple[type[nn.Module], tuple[Any, ...], tuple[Any, ...]]] = {
     "a lambda": (Applies, (X, torch.relu), (X, lambda x: x)),
     "a field": (Reads, (Options(X),), (Options(X, Mode.MULTIPLY),)),
     "a function in a field": (Reads, (Options(X),), (Options(X, act=torch.tanh),)),
-    "an attribute": (ReadsAttribute, (batch(X, scale=2),), (batch(X, scale=3),)),
+    "an attribute": (ReadsAttribute, (batch(X, scale=2),), (batch(X, scale=2.0),)),
     "no attribute": (ReadsAttribute, (batch(X, scale=2),), (batch(X),)),
     "more attributes": (ReadsAttribute, (batch(X, scale=2),), (batch(X, scale=2, more=1),)),
-    "an attribute of a list": (ReadsAttribute, (rows(X, 2),), (rows(X, 3),)),
+    "an attribute of a list": (ReadsAttribute, (rows(X, 2),), (rows(X, 2.0),)),
 }
 
 

@@ -152,7 +152,7 @@ def test_the_form_of_a_dataclass_is_guarded():
 
     for unlike, reason in (
         (Batch(X), "was a tensor"),
-        (Batch(X, X, 3.0), "was 2.0"),
+        (Batch(X, X, 3), "was 'float'"),
         (Other(X), "was 'Batch'"),
         (X, "was 'Batch'"),
         ({"tokens": X, "mask": X, "scale": 2.0}, "was 'Batch'"),

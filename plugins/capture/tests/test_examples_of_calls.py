@@ -403,7 +403,7 @@ class AnyNames(Two):
 
 
 @examples(
-    call(X), call(X, scale=2.0), like=[call(Y), call(Y, scale=2.0)], unlike=[call(X, scale=3.0)]
+    call(X), call(X, scale=2.0), like=[call(Y), call(Y, scale=3.0)], unlike=[call(X, scale=3)]
 )
 class DefaultOrNot(Two):
     def forward(self, x, scale=1.0):

@@ -19,8 +19,7 @@ class Structure:
         cls: the class. Instances of its subclasses are other structures.
         flatten: ``flatten(object)`` returns the parts: tensors, plain values, objects of other
             structures, and dicts, lists and tuples of these. The parts determine the object. A
-            number is fixed at its value in the example. A number in a ``torch.Size`` is not fixed:
-            it flows through the graph, and a guard checks the branches that depend on it.
+            number flows through the graph, and a guard checks the branches that depend on it.
         unflatten: ``unflatten(parts)`` returns a new object of these parts. ``unflatten(parts,
             into)`` sets the parts, as the model changed them, on an object of the caller, and
             returns that object. The numbers of a ``torch.Size`` are in a tuple.

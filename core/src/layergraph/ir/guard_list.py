@@ -69,7 +69,9 @@ def _said(
         facts += ["of " + texts[2]] if given[2:3] not in ([], [None]) else []
         yield " ".join([f"the input {texts[0]} is a tensor", *facts]), ""
     elif kind == "_container":
-        yield f"{given[2]} is a {given[0]} of {texts[1]}", ""
+        article = "an" if str(given[0])[:1] in "aeiou" else "a"
+        of = "" if given[1] is None else f" of {texts[1]}"
+        yield f"{given[2]} is {article} {given[0]}{of}", ""
     elif kind == "_device":
         is_on = "is" if given[1] is True else "is not"
         yield (

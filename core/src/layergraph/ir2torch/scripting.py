@@ -156,7 +156,11 @@ def _device(_: fx.Graph, __: object, ___: str, ____: bool, _____: str) -> None:
     """Drop the guard, because it only warns."""
 
 
-def _container(_: fx.Graph, __: object, kind: str, ___: object, where: str) -> None:
+def _container(_: fx.Graph, value: object, kind: str, __: object, where: str) -> None:
+    if isinstance(value, fx.Node) and value.op == "placeholder" and kind in _NUMBERS:
+        # TorchScript itself checks the type of a number.
+        value.type = _NUMBERS[kind]
+        return
     raise BuildError(
         f"torch.jit.script cannot take {where}, a {kind}: TorchScript would have to know the types "
         f"of all that is in it; {_INSTEAD}"
@@ -167,6 +171,7 @@ def _distinct(_: fx.Graph, __: object, where: str) -> None:
     raise BuildError(f"torch.jit.script cannot tell objects apart, and {where}; {_INSTEAD}")
 
 
+_NUMBERS = {each.__name__: each for each in (int, float)}
 _ASSERTED: dict[Any, Callable[..., None]] = {
     guards.assume: _equal,
     guards.assume_truth: _truth,

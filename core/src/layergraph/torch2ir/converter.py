@@ -73,8 +73,9 @@ class Torch2Ir(Registry):
         Args:
             model: the model, in either mode. It is left as it was.
             args: the positional arguments of an example call, as a tuple.
-            kwargs: the arguments of that call by name. An argument that is not a tensor is fixed at
-                its value here; an argument that is left out is fixed at its default.
+            kwargs: the arguments of that call by name. The rebuilt model takes other tensors and
+                other numbers. Other arguments, such as texts and booleans, are fixed at their
+                values here, and an argument that is left out is fixed at its default.
             examples: several calls, instead of ``args`` and ``kwargs``: see
                 :func:`layergraph.to_ir`.
             values: the treatment of code that depends on a number in a tensor: ``"both"`` captures

@@ -26,8 +26,8 @@ LazyElement = Callable[[], TracedValue]
 Bind = Callable[[Any, TracedValue | LazyElement], None]
 """A function that binds a tensor, or a generator, to a traced value, or to an element of one."""
 
-Size = Callable[[Any, TracedValue, int], Any]
-"""A function that makes the symbolic number for an item of an object."""
+Size = Callable[[Any, TracedValue, int | None], Any]
+"""A function that makes the symbolic number for an argument, or for an item of an object."""
 
 
 class ItemTurns(Protocol):
@@ -144,7 +144,7 @@ class Binding:
     Args:
         recorder: records the calls that read elements of the argument.
         bind: binds a tensor to its value.
-        size: makes the symbolic numbers in objects.
+        size: makes the symbolic numbers.
         name: the name of the argument.
         objects: the classes of objects that the argument may contain.
         given: receives the parts of the argument.
@@ -186,6 +186,8 @@ class Binding:
             return self._noted(given, _copied(given), value)
         if isinstance(given, torch.Tensor):
             return self._tensor(given, value)
+        if self._objects.is_number(given):
+            return self._numbered(given, value, f"the input {self._name!r}")
         return self._inside(given, value)
 
     def plain(self, given: Any) -> Value:
@@ -215,6 +217,11 @@ class Binding:
         self._given.parts.append((tensor, value))
         return copied
 
+    def _numbered(self, given: float, part: TracedValue, where: str) -> Any:
+        """Return a symbolic number, whose class is fixed."""
+        self._call("layergraph.assume_container", part, type(given).__name__, None, where)
+        return self._size(given, part, None)
+
     def _inside(self, given: Any, part: TracedValue, *, is_of_object: bool = False) -> Any:
         """Return a copy of an element of a container or an object."""
         if isinstance(given, torch.Tensor):
@@ -228,6 +235,8 @@ class Binding:
             self._call("layergraph.assume_named", part, *said)
             self._given.named.append((given, part))
             return given
+        if self._objects.is_number(given):
+            return self._numbered(given, part, where)
         if not isinstance(given, tuple | list | dict):
             self._call("layergraph.assume", part, self.plain(given), where)
             return given

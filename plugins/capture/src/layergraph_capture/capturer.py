@@ -164,16 +164,12 @@ class EagerCapturer(Capturer):
         return trace
 
     def _looped(self, run: Run, traces: Sequence[Trace]) -> Trace | None:
-        """Return the record with loops that serves all examples; None if there is none.
-
-        Examples of several lengths have one such record.
-        """
-        found: Trace | None = None
+        """Return the one record with loops that serves all examples; None if there is none."""
         examples = [self._short_runs.example, *self._request.examples[1:]]
+        found: Trace | None = None
         for trace, example in zip(traces, examples, strict=True):
-            is_rollable = not any(scope.function for scope in trace.scopes)
             run_on = partial(self._run_on, run, replays=trace.other is not None)
-            own = looped(trace, example, run_on) if is_rollable else None
+            own = looped(trace, example, run_on)
             if own is None or (found is not None and not are_one_graph(found, own)):
                 return None
             found = found or own
@@ -221,14 +217,12 @@ class EagerCapturer(Capturer):
 
     def _arguments_of(self, example: Example) -> Arguments:
         """Return the arguments of an example that is none of the user's."""
-        args, kwargs = example
-        request = self._request
-        calls = [*request.examples, example]
-        return Arguments(request.model, args or (), kwargs or {}, self._objects, calls)
+        (args, kwargs), model = example, self._request.model
+        calls = [*self._request.examples, example]
+        return Arguments(model, args or (), kwargs or {}, self._objects, calls)
 
     def confirms(self, ir: Ir) -> bool:
         """See :class:`Capturer`."""
-        index, given = self._request.module_index, self._examples[0]
         is_same = self._rebound.is_same_in_both_modes()
         if self._rebound.adopt() or not is_same:
             self._begin_again()
@@ -236,7 +230,7 @@ class EagerCapturer(Capturer):
         refusal = self._doubts[0].refusal() if self._doubts else self._tables.refusal
         if (refusal or self._tables.is_on) and not self._is_like_later_calls(ir):
             self._rebound.note(self._doubts)
-            if not self._rebound.adopt():
+            if not (self._rebound.adopt() or self._objects.fixes_numbers()):
                 if refusal is not None and not self._tables.is_on:
                     raise refusal
                 self._tables.give_up()
@@ -244,7 +238,8 @@ class EagerCapturer(Capturer):
             return False
         if not self._short_runs.is_short:
             return True
-        if self._short_runs.is_compared and is_like_model(ir, index, self._constants, given):
+        given = self._request.module_index, self._constants, self._examples[0]
+        if self._short_runs.is_compared and is_like_model(ir, *given):
             return True
         self._short_runs.give_up()
         self._begin_again()
@@ -275,9 +270,10 @@ class EagerCapturer(Capturer):
             self._begin_again()
             return True
         # Code may need plain results of int() and float(), for example to index a numpy array.
-        if not (self._conversions.keep_origins and self._conversions.have_kept):
+        if self._conversions.keep_origins and self._conversions.have_kept:
+            self._conversions.keep_origins = False
+        elif not self._objects.fixes_numbers():
             return False
-        self._conversions.keep_origins = False
         self._begin_again()
         return True
 

@@ -24,7 +24,7 @@ from layergraph.torch2ir.tracing.patches import with_room_for
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph.undo import raise_interrupt
 from layergraph_capture.arguments import Arguments, tensors_in
-from layergraph_capture.loops.lengths import Length, by_dimension
+from layergraph_capture.loops.lengths import Length, by_dimension, shapes_of, sizes_of
 from layergraph_capture.original import undone_call
 from layergraph_capture.trackers.constants import Constants
 
@@ -149,9 +149,8 @@ class _Varied:
 
 
 def _sizes(example: Example) -> Iterator[Length]:
-    shapes = [each.shape for each in tensors_in(example)]
-    sizes = dict.fromkeys(size for shape in shapes for size in shape if size)
-    for size in [*sizes][:_MOST_SIZES]:
+    shapes = shapes_of(example)
+    for size in [each for each in sizes_of(example) if each][:_MOST_SIZES]:
         yield Length(size, 1)
         groups = by_dimension(shapes, size)
         if len(groups) > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,16 +12,26 @@ import torch
 from layergraph.capturing import Example
 from layergraph.tensors.memory import PLAIN_CLASSES
 
+# The dimension of an input that is an int, and that of the largest number of a tensor.
+OF_INT = -1
+OF_VALUES = -2
+
+Shape = Mapping[int, int]
+"""The size of each dimension of an input."""
+
 
 @dataclass(frozen=True, slots=True)
 class Length:
     """A size that one or several inputs have.
 
+    An input that is an int counts as a size, and so does the largest number of a small tensor of
+    integers, such as the lengths of sequences.
+
     Attributes:
         size: the size.
         step: its growth per turn.
-        inputs: the indices of the tensors that have it, each with the dimension; None: all
-            dimensions of this size.
+        inputs: the indices of the inputs that have it, each with the dimension; None: all
+            dimensions of this size, and ints.
     """
 
     size: int
@@ -55,14 +65,15 @@ class Length:
         )
 
     def _has(self, number: int, dim: int, size: int) -> bool:
-        return size == self.size and (self.inputs is None or (number, dim) in self.inputs)
+        is_among = dim != OF_VALUES if self.inputs is None else (number, dim) in self.inputs
+        return size == self.size and is_among
 
 
 class _Resized:
     """Copies of example calls, of other sizes.
 
     Args:
-        size_of: returns the new size for the number of a tensor, a dimension, and its size.
+        size_of: returns the new size for the number of an input, a dimension, and its size.
     """
 
     def __init__(self, size_of: Callable[[int, int, int], int]) -> None:
@@ -70,14 +81,17 @@ class _Resized:
         self._count = 0
 
     def call(self, example: Example) -> Example:
-        """Return a call with resized copies of its tensors."""
+        """Return a call with resized copies of its tensors, and with other ints."""
         return with_arguments(example, self.of)
 
     def of(self, value: Any) -> Any:
-        """Return a value with resized copies of the tensors in it."""
+        """Return a value with resized copies of the tensors in it, and with other ints."""
         if isinstance(value, torch.Tensor):
             self._count += 1
             return self._tensor(value, self._count - 1)
+        if type(value) is int:
+            self._count += 1
+            return self._size_of(self._count - 1, OF_INT, value)
         kind = type(value)
         if kind is dict:
             return {key: self.of(each) for key, each in value.items()}
@@ -93,6 +107,10 @@ class _Resized:
                 whole, rest = divmod(new, size)
                 # Concatenating whole copies is much faster than indexing.
                 result = torch.cat([*[result] * whole, result.narrow(dim, 0, rest)], dim)
+        for largest in _largest(tensor):
+            new = self._size_of(number, OF_VALUES, largest)
+            if new != largest:
+                result = result.masked_fill(result == largest, new)
         return result.requires_grad_(tensor.requires_grad) if result is not tensor else tensor
 
 
@@ -115,9 +133,8 @@ def lengths(example: Example, turns: int, each: int = 1) -> Iterator[Length]:
         turns: the number.
         each: the growth of the number per turn.
     """
-    shapes = [tensor.shape for tensor in _tensors_of(example)]
-    sizes = dict.fromkeys(size for shape in shapes for size in shape)
-    steps = [(size, max(size // turns, 1)) for size in sizes if _is_likely(size, turns)]
+    shapes = shapes_of(example)
+    steps = [(size, max(size // turns, 1)) for size in sizes_of(example) if _is_likely(size, turns)]
     steps += [(size, 1) for size, step in steps if step > 1]
     steps.sort(key=lambda known: _unlikeliness(known[0], known[1], turns))
     for size, one in steps:
@@ -129,29 +146,33 @@ def lengths(example: Example, turns: int, each: int = 1) -> Iterator[Length]:
         for group in dict.fromkeys(groups):
             if len(group) < len(places):
                 yield Length(size, step, group)
+    for number, value in enumerate(_inputs_of(example)):
+        for largest in _largest(value) if isinstance(value, torch.Tensor) else ():
+            if _is_likely(largest, turns):
+                yield Length(largest, each, ((number, OF_VALUES),))
 
 
-def by_dimension(shapes: Sequence[torch.Size], size: int) -> list[tuple[tuple[int, int], ...]]:
+def by_dimension(shapes: Sequence[Shape], size: int) -> list[tuple[tuple[int, int], ...]]:
     """Return the places of a size, those in one dimension together.
 
     Args:
-        shapes: the shapes of the tensors.
+        shapes: the shapes of the inputs.
         size: the size.
 
     Returns:
-        The indices of the tensors that have the size, each with the dimension.
+        The indices of the inputs that have the size, each with the dimension.
     """
     groups: dict[int, list[tuple[int, int]]] = {}
     for number, shape in enumerate(shapes):
-        for dim, own in enumerate(shape):
+        for dim, own in shape.items():
             if own == size:
                 groups.setdefault(dim, []).append((number, dim))
     return [tuple(each) for each in groups.values()]
 
 
-def sizes_of(example: Example) -> set[int]:
-    """Return all sizes of the tensors in a call."""
-    return {size for tensor in _tensors_of(example) for size in tensor.shape}
+def sizes_of(example: Example) -> list[int]:
+    """Return the sizes of the inputs of a call, each once."""
+    return [*dict.fromkeys(size for shape in shapes_of(example) for size in shape.values())]
 
 
 def with_other_sizes(example: Example) -> Iterator[Example]:
@@ -170,7 +191,7 @@ def _other_size(kept: int, _number: int, _dim: int, size: int) -> int:
 
 def longer_calls(example: Example) -> Iterator[Example]:
     """Yield a few calls in which a size of the inputs is one larger, the largest size first."""
-    for size in sorted(sizes_of(example) - {0, 1}, reverse=True)[:_MOST_CALLS]:
+    for size in sorted({*sizes_of(example)} - {0, 1}, reverse=True)[:_MOST_CALLS]:
         yield Length(size, 1).call(example, 1)
 
 
@@ -197,15 +218,38 @@ def _unlikeliness(size: int, step: int, turns: int) -> tuple[int, int]:
     return (2 if step == 1 else 3), abs(size - turns)
 
 
-def _tensors_of(example: Example) -> Iterator[torch.Tensor]:
-    return _tensors((*(example[0] or ()), *(example[1] or {}).values()))
+def shapes_of(example: Example) -> list[Shape]:
+    """Return the shapes of the inputs of a call, in order.
+
+    Args:
+        example: the call.
+    """
+    return [
+        dict(enumerate(each.shape)) if isinstance(each, torch.Tensor) else {OF_INT: each}
+        for each in _inputs_of(example)
+    ]
 
 
-def _tensors(values: Sequence[Any]) -> Iterator[torch.Tensor]:
+def _inputs_of(example: Example) -> Iterator[torch.Tensor | int]:
+    return _inputs((*(example[0] or ()), *(example[1] or {}).values()))
+
+
+def _inputs(values: Sequence[Any]) -> Iterator[torch.Tensor | int]:
     for value in values:
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, torch.Tensor) or type(value) is int:
             yield value
         elif type(value) in (list, tuple):
-            yield from _tensors(value)
+            yield from _inputs(value)
         elif type(value) is dict:
-            yield from _tensors([*value.values()])
+            yield from _inputs([*value.values()])
+
+
+def _largest(tensor: torch.Tensor) -> Iterator[int]:
+    """Yield the largest number of a small tensor of integers; nothing for any other tensor."""
+    is_plain = type(tensor) in PLAIN_CLASSES and tensor.dtype in _INTEGERS
+    if is_plain and 0 < tensor.numel() <= _MOST_VALUES:
+        yield int(tensor.max())
+
+
+_INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
+_MOST_VALUES = 64

@@ -11,7 +11,7 @@ from layergraph_capture.loops.item_counts import ItemCount
 from layergraph_capture.loops.lengths import Length
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.verify import OtherRunError
-from layergraph_capture.loops.written import ASSUME, Rolled
+from layergraph_capture.loops.written import ASSUME, CONTAINER, Rolled
 
 AnyLength = Length | ItemCount
 
@@ -99,7 +99,7 @@ def guard_size(
         OtherRunError: the module call that computes the size does not hold it.
     """
     scope = value.scope
-    found = _place(scope.items, value)
+    found = _place(scope.items, value) or _place_of_input(scope.items, value)
     if found is None:
         raise OtherRunError("the size of a loop is not in the module call where it came about")
     items, at = found
@@ -122,4 +122,12 @@ def _place(items: list[Item], value: TracedValue) -> tuple[list[Item], int] | No
             found = next(filter(None, inside), None)
             if found is not None:
                 return found
+    return None
+
+
+def _place_of_input(items: list[Item], value: TracedValue) -> tuple[list[Item], int] | None:
+    """Return the items, and the index of the guard of the class of an input."""
+    for index, item in enumerate(items):
+        if isinstance(item, Call) and item.target == CONTAINER and item.args[0] is value:
+            return items, index
     return None

@@ -110,9 +110,10 @@ class TurnPatches:
         return _Parts(result, self._listener)
 
     def _range_of(self, *args: Any) -> Any:
-        if not self._listener.is_recording() or not any(
-            isinstance(arg, SymbolicNumber) for arg in args
-        ):
+        if not self._listener.is_recording():
+            return builtins.range(*args)
+        args = tuple([arg.item() if isinstance(arg, torch.Tensor) else arg for arg in args])
+        if not any(isinstance(arg, SymbolicNumber) for arg in args):
             return builtins.range(*args)
         numbers = builtins.range(*map(self._listener.count, args))
         start, stop, step = (0, *args, 1) if len(args) == 1 else (*args, 1)[:3]

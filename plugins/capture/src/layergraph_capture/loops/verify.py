@@ -227,6 +227,7 @@ class Comparison(Counterparts):
             if (mine.default, mine.fixed) != (theirs.default, theirs.fixed):
                 raise OtherRunError(f"other values of {mine.name}")
             self._values[mine.value] = theirs.value
+            self._note_size(mine.value, theirs.value)
         self._same_scope(own.root, trace.root)
         if not trace.constants.keys() <= own.constants.keys():
             raise OtherRunError("other constants")

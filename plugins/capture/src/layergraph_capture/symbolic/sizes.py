@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from layergraph.ir import Value
 from layergraph.literals import UnknownValueError, to_graph_literal
 from layergraph.torch2ir.tracing.lines import code_place
-from layergraph.torch2ir.tracing.module_call import Call, DeferredCall, ModuleCall, TracedValue
+from layergraph.torch2ir.tracing.module_call import Call, DeferredCall, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.loops.frame_state import PlainStates
 from layergraph_capture.loops.turns import BEGIN, COUNT, is_of_turn
@@ -22,6 +22,7 @@ from layergraph_capture.symbolic.checks import Check, Guarded, OpenCheck
 from layergraph_capture.symbolic.ended_sizes import end
 from layergraph_capture.symbolic.linear_forms import may_differ
 from layergraph_capture.symbolic.picking import picks
+from layergraph_capture.symbolic.recorded_numbers import RecordedNumbers
 from layergraph_capture.symbolic.symbolic_int import (
     SYMBOLIC_TYPES,
     Origin,
@@ -36,6 +37,8 @@ from layergraph_capture.ways.decisions import ITEM, Decisions
 GETITEM = "operator.getitem"
 # No loop of code has this number.
 _OF_ARGUMENT = -2
+# The name in the origin of a number that is an argument.
+_ARGUMENT = "argument"
 _BY_NUMBERS, _WITH_ONE, _BRANCH = "by numbers", "with 1", "branch"
 
 
@@ -78,7 +81,7 @@ class Sizes:
         self._check = OpenCheck()
         # The keys of the comparisons that checks have guarded together.
         self._left: set[Any] = set()
-        self._recorded: dict[int, tuple[SymbolicNumber, TracedValue]] = {}
+        self._recorded = RecordedNumbers(recorder)
 
     def end(self) -> None:
         """Turn the numbers of the run into ended ones, wherever they are."""
@@ -187,8 +190,8 @@ class Sizes:
         Of sizes, two kinds of comparisons are. Code often has a branch for a batch of one or a
         single token, so comparisons with 1 are decisions. So are branches by numbers that are equal
         in the example, such as a number of missing rows that is 0: the other way pads by nothing
-        then, so the example can take it. We compare sizes of one tensor only: sizes of two
-        arguments that differ do not fit together.
+        then, so the example can take it. Code also branches by a number among the arguments. We
+        compare sizes of one tensor only: sizes of two arguments that differ do not fit together.
         """
         numbers = [each for each in args if isinstance(each, SymbolicNumber)]
         if any(map(is_of_turn, numbers)):
@@ -200,7 +203,8 @@ class Sizes:
         left, right = map(plain, args)
         if [left, right].count(1) == 1 and name in ("operator.eq", "operator.ne"):
             return _WITH_ONE
-        is_asked = left == right or (self._branches and self._is_asked(name, args))
+        is_asked = left == right or any(map(_is_of_argument, numbers))
+        is_asked = is_asked or (bool(self._branches) and self._is_asked(name, args))
         if not (is_asked and len(_measured(numbers)) == 1 and selects_way()):
             return None
         return _BRANCH if may_differ(*args) else None
@@ -219,9 +223,13 @@ class Sizes:
         """Return the symbolic number of a deferred call."""
         return symbolic(value, (late, target, *args), self)
 
-    def of_caller(self, number: Any, value: TracedValue, index: int) -> Any:
-        """Return the symbolic number for a number in an object of the caller."""
-        return self.late(number, self._recorder.late(), GETITEM, value, index)
+    def of_caller(self, number: Any, value: TracedValue, index: int | None) -> Any:
+        """Return the symbolic number for an argument, or for an item of an object of the caller."""
+        if index is not None:
+            return self.late(number, self._recorder.late(), GETITEM, value, index)
+        known = symbolic(number, (_ARGUMENT, value), self)
+        self._recorded.note(known, value)
+        return known
 
     def of_call(self, name: str, given: tuple[Any, ...], args: tuple[Value, ...], gave: Any) -> Any:
         """Return the result of a function of numbers as symbolic numbers."""
@@ -244,51 +252,11 @@ class Sizes:
     def read(self, number: Any) -> Value:
         """Return the graph value of a number; record its computation at the first use."""
         if number.listener is self:
-            return self._value(number)
+            return self._recorded.value(number)
         if not number.listener.is_over:
             raise UnknownValueError("a size of another capture, which runs around this one")
         value: Value = number.plain()
         return value
-
-    def _value(self, number: SymbolicNumber) -> TracedValue:
-        """Return the value of a number that was computed from sizes."""
-        pending = [number]
-        while pending:
-            number = pending[-1]
-            if self._known(number) is not None:
-                pending.pop()
-                continue
-            name, *args = number.origin
-            missing = [
-                arg for arg in args if isinstance(arg, SymbolicNumber) and self._known(arg) is None
-            ]
-            if missing:
-                pending += missing
-                continue
-            plain_args = [
-                self._known(arg) if isinstance(arg, SymbolicNumber) else arg for arg in args
-            ]
-            value = self._recorder.call("function", name, tuple(plain_args), {})
-            _note_number(value, number)
-            self._recorded[id(number)] = number, value
-            pending.pop()
-        result = self._known(number)
-        if result is None:
-            raise UnknownValueError(f"{number.plain()!r}")
-        return result
-
-    def _known(self, number: SymbolicNumber) -> TracedValue | None:
-        if isinstance(number.origin[0], DeferredCall):
-            late: DeferredCall = number.origin[0]
-            target, *args = number.origin[1:]
-            return _note_number(late.call((target, *args), target, tuple(args)), number)
-        known = self._recorded.get(id(number))
-        if known is None or known[0] is not number:
-            return None
-        scope: ModuleCall | None = self._recorder.scope
-        while scope is not None and scope is not known[1].scope:
-            scope = scope.parent
-        return known[1] if scope is not None else None
 
 
 def _line_of(frame: FrameType) -> str:
@@ -305,12 +273,6 @@ def _record_count(recorder: Recorder, origin: object, args: tuple[Value, ...]) -
         origin.call((COUNT,), COUNT, args, is_late=False)
     else:
         recorder.call("function", COUNT, args, {})
-
-
-def _note_number(value: TracedValue, number: SymbolicNumber) -> TracedValue:
-    if type(number.value) is int:
-        value.number = number.value
-    return value
 
 
 def _measured(numbers: Sequence[SymbolicNumber]) -> set[object]:
@@ -337,10 +299,18 @@ def _is_of_inputs(number: object) -> bool:
 
 def _is_of_tensor(number: SymbolicNumber) -> bool:
     """Return whether a number depends on numbers in a tensor."""
+    return any(ITEM in each[:2] or any(map(picks, each)) for each in _origins(number))
+
+
+def _is_of_argument(number: SymbolicNumber) -> bool:
+    """Return whether a number depends on a number among the arguments."""
+    return any(each[0] == _ARGUMENT for each in _origins(number))
+
+
+def _origins(number: SymbolicNumber) -> Iterator[Origin]:
+    """Yield the origin of a number, and of those that it was computed from."""
     pending = [number]
     while pending:
-        number = pending.pop()
-        if ITEM in number.origin[:2] or any(map(picks, number.origin)):
-            return True
-        pending += [each for each in number.origin if isinstance(each, SymbolicNumber)]
-    return False
+        origin = pending.pop().origin
+        yield origin
+        pending += [each for each in origin if isinstance(each, SymbolicNumber)]

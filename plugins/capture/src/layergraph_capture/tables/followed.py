@@ -79,7 +79,8 @@ class _Following:
 
     def __init__(self, trace: Trace, trained: Collection[str]) -> None:
         self._trained = trained
-        self.values = {each.value for each in trace.parameters}
+        # An int counts as a size.
+        self.values = {each.value for each in trace.parameters if each.value.number is None}
         self.calls: list[tuple[str, str, str, str]] = []
         self._numbers: dict[Value, str] = {}
         self.written: list[TracedValue] = []

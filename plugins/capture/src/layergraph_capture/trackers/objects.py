@@ -17,6 +17,10 @@ from layergraph.hook_types.structures import Structure
 from layergraph.named import is_dataclass_object, name_of_named
 from layergraph.torch2ir.tracing.module_call import TracedValue
 
+# The classes of the numbers that are values of the graph, and the most of them in one argument.
+_NUMBERS = (int, float)
+_MOST_NUMBERS = 64
+
 
 class Objects:
     """The classes of objects that a graph can take apart and put together.
@@ -25,6 +29,9 @@ class Objects:
         rows: the rows of the hook, by class.
         functions: the functions that may become nodes.
 
+    Attributes:
+        opens_numbers: whether the graph takes other numbers than those of the example.
+
     Raises:
         PluginError: the hook ``functions`` does not name a function of a row.
     """
@@ -32,6 +39,8 @@ class Objects:
     def __init__(self, rows: Mapping[type, Structure], functions: Functions) -> None:
         self._rows = dict(rows)
         self._functions = functions
+        self._has_numbers = False
+        self.opens_numbers = True
         for row in rows.values():
             self.name(row.flatten)
             self.name(row.unflatten)
@@ -94,14 +103,28 @@ class Objects:
             )
         return name
 
+    def is_number(self, value: Any) -> bool:
+        """Return whether a value is a number of which the graph takes others."""
+        is_open = self.opens_numbers and type(value) in _NUMBERS
+        self._has_numbers |= is_open
+        return is_open
+
+    def fixes_numbers(self) -> bool:
+        """Fix all numbers from now on; return whether this changes anything."""
+        self.opens_numbers = False
+        changes, self._has_numbers = self._has_numbers, False
+        return changes
+
     def is_open(self, value: Any) -> bool:
-        """Return whether a value contains tensors or such objects: then a graph reads its parts."""
-        return any(
+        """Return whether a graph reads parts of a value: tensors, such objects, or few numbers."""
+        parts = list(self.values_in(value))
+        count = sum(map(self.is_number, parts))
+        return 0 < count <= _MOST_NUMBERS or any(
             isinstance(each, torch.Tensor)
             or self.row(each) is not None
             or is_named(each)
             or is_attributed(each)
-            for each in self.values_in(value)
+            for each in parts
         )
 
     def values_in(self, value: Any, around: tuple[int, ...] = ()) -> Iterator[Any]:
