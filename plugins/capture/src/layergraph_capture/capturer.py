@@ -17,6 +17,7 @@ from layergraph_capture.later_calls import LaterCalls
 from layergraph_capture.loops.confirm import is_like_model
 from layergraph_capture.loops.find import looped
 from layergraph_capture.loops.lengths import longer_calls
+from layergraph_capture.loops.separate_ways import with_separate_ways
 from layergraph_capture.loops.short_runs import LongRunError, ShortRuns
 from layergraph_capture.original import unfit
 from layergraph_capture.replaying.tracer import ReplayTracer
@@ -143,6 +144,10 @@ class EagerCapturer(Capturer):
         for trace, arguments in zip(runs, self._examples, strict=True):
             explorer = Explorer(partial(self._run_with, run, arguments))
             ways.append(explorer.explored(trace))
+            if explorer.is_over and len(runs) == 1:
+                run_on = partial(self._run_on, run, replays=trace.other is not None)
+                separate = with_separate_ways(trace, self._short_runs.example, run_on)
+                return separate or one_record(ways)
         # Without decisions, one run is complete.
         return trace if ways == [trace] else one_record(ways)
 

@@ -8,7 +8,7 @@ the record to the lengths that the runs confirm.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from enum import Enum, auto
 from functools import partial
@@ -86,13 +86,27 @@ def looped(trace: Trace, example: Example, run: RunWith) -> Trace | None:
     Returns:
         The record with loops; None if there are none.
     """
+    return None if takes_functions(trace) else turned(partial(_looped, trace, example, run))
+
+
+def turned(search: Callable[[Usual], Trace | None]) -> Trace | None:
+    """Search with other usual answers, until the runs take the longer way of each decision.
+
+    Args:
+        search: searches with usual answers.
+    """
     usual = Usual()
     while True:
         try:
-            return _looped(trace, example, run, usual)
+            return search(usual)
         except ShorterWayError as error:
             if not usual.turn(error.place):
                 return None
+
+
+def takes_functions(trace: Trace) -> bool:
+    """Return whether a run calls functions that are arguments of a call."""
+    return any(scope.function for scope in trace.scopes)
 
 
 def _looped(trace: Trace, example: Example, run_with: RunWith, usual: Usual) -> Trace | None:
@@ -128,20 +142,31 @@ def _looped(trace: Trace, example: Example, run_with: RunWith, usual: Usual) -> 
         variation = Variation(example, runs, is_short=is_short)
         variation.vary_items(items)
         variation.vary(counts)
-        ways = OtherWays(usual, partial(_run_longer, example, run_with), natural)
-        found = _Finder(trace, runs, variation.found, ways).found()
+        ways = OtherWays(usual, partial(run_longer, example, run_with), natural)
+        found = Finder(trace, runs, variation.found, ways).found()
         if found is not None:
             return found
     return None
 
 
-def _run_longer(example: Example, run: RunWith, varied: Varied, more: int, plan: Plan) -> Trace:
-    """Run the model with more turns than the shorter run of a pair."""
-    turns = varied.turns - varied.count.turns + more
-    return run(varied.length.call(example, turns) if turns else example, plan)
+def run_longer(
+    example: Example, run: RunWith, varied: Varied | None, more: int, plan: Plan
+) -> Trace:
+    """Run the model with more turns than the shorter run of a pair, or on the example."""
+    turns = 0 if varied is None else varied.turns - varied.count.turns + more
+    return run(varied.length.call(example, turns) if varied and turns else example, plan)
 
 
-class _Finder:
+class Finder:
+    """Finds the record with loops, or with both ways of each decision, that serves all runs.
+
+    Args:
+        trace: the record of the run on the example.
+        runs: the runs on inputs of other lengths.
+        varied: pairs of runs of different lengths.
+        ways: adds the other ways of decisions.
+    """
+
     def __init__(
         self, trace: Trace, runs: OtherRuns, varied: Sequence[Varied], ways: OtherWays
     ) -> None:
@@ -166,7 +191,14 @@ class _Finder:
     def _found(self) -> Trace | None:
         if not self._varied:
             return None
-        traces = [trace for each in self._varied for trace in (each.base, each.longer)]
+        return self._of([trace for each in self._varied for trace in (each.base, each.longer)])
+
+    def without_loops(self, base: Trace) -> Trace | None:
+        """Return the record of a run with the other ways of its decisions, or None."""
+        self._varied = ()
+        return self._of([base])
+
+    def _of(self, traces: Sequence[Trace]) -> Trace | None:
         try:
             result = self._generalized(traces, _as_it_is)
             if result is None:
@@ -187,7 +219,7 @@ class _Finder:
         with ExitStack() as stack:
             for trace in traces:
                 stack.enter_context(mode(trace))
-            written = _with_loops(traces)
+            written = _with_loops(traces) if self._varied else [Rolled(each) for each in traces]
             if written is None:
                 return None
             error: Exception | None = None
@@ -219,7 +251,7 @@ class _Finder:
             else:
                 self._check_short(candidate, loop)
         record = candidate.record
-        if self._ways.add(candidate, self._varied[0], traces):
+        if self._ways.add(candidate, next(iter(self._varied), None), traces):
             record = rolled(record, {})
         trace = record.trace
         _finish(trace.root.items)

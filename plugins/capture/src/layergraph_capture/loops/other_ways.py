@@ -39,8 +39,8 @@ from layergraph_capture.loops.written import Rolled
 from layergraph_capture.ways.explore import guards_of, reason_of
 from layergraph_capture.ways.plans import Plan
 
-RunLonger = Callable[[Varied, int, Plan], Trace]
-"""A function that runs the model with more turns than the shorter run of a pair."""
+RunLonger = Callable[[Varied | None, int, Plan], Trace]
+"""A function that runs the model, with more turns than the shorter run of a pair, if any."""
 
 # The key of the run that answers all questions as usual.
 _USUAL: tuple[tuple[Question, ...], bool] = ((), False)
@@ -74,7 +74,7 @@ class _Site:
 
 
 class OtherWays:
-    """Adds the other ways of decisions to a record with loops.
+    """Adds the other ways of decisions to a record, which may have loops.
 
     Args:
         usual: the answers of the runs that the record stands for.
@@ -87,7 +87,7 @@ class OtherWays:
         self._run_longer = run
         self._natural = natural
         self._made: dict[object, Trace] = {}
-        self._varied: Varied
+        self._varied: Varied | None
         self._entered: Sequence[Trace] = ()
         self._candidate: Candidate
         self._guarded: dict[Call, tuple[Decision, str]] = {}
@@ -98,20 +98,21 @@ class OtherWays:
         """Return the runs so far."""
         return [*self._made.values()]
 
-    def add(self, candidate: Candidate, varied: Varied, entered: Sequence[Trace]) -> bool:
+    def add(self, candidate: Candidate, varied: Varied | None, entered: Sequence[Trace]) -> bool:
         """Add the other ways to a record; return whether it makes decisions.
 
         Args:
             candidate: the record.
-            varied: the runs that it was written from.
-            entered: the runs whose calls are already those of the wanted mode.
+            varied: the runs that show its loops; None if it has none.
+            entered: the runs that it was written from, whose calls are already those of the wanted
+                mode.
 
         Raises:
             OtherRunError: a run differs in more than its ways.
             NotRollableError: a way cannot be written.
             ShorterWayError: the runs should answer a place otherwise.
         """
-        base = varied.base
+        base = entered[0]
         if not base.decisions:
             return False
         if self._made.get((0, _USUAL)) is not base:

@@ -43,11 +43,15 @@ class Explorer:
 
     Args:
         run: runs the model.
+
+    Attributes:
+        is_over: whether the model goes more ways than runs are made.
     """
 
     def __init__(self, run: RunWith) -> None:
         self._run = run
         self._runs = 0
+        self.is_over = False
 
     def explored(self, trace: Trace, number: int = 0) -> Ways:
         """Return the ways that share the first answers of a run.
@@ -72,6 +76,7 @@ class Explorer:
     def _other(self, answers: list[bool]) -> tuple[Trace | None, str]:
         """Return the run with other answers, or the reason why there is none."""
         if self._runs == MAX_RUNS:
+            self.is_over = True
             return None, f"the model goes more than {MAX_RUNS + 1} ways, and this one is not held"
         self._runs += 1
         try:
