@@ -245,6 +245,8 @@ class NodeEdits(Places):
             for graph in owner.graphs_with(name)
             if other in graph
         ]
+        if any(place is None or graph.nodes[name].type == OUTPUT for graph, place in places):
+            raise EditError(f"{owner.name}:{name} cannot move there: the output stays last")
         for graph, place in places:
             self._check_move(graph, name, place)
         for graph, place in places:
