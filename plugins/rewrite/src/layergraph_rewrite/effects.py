@@ -49,6 +49,8 @@ def effect_of(node: Node, layers: Mapping[str, WorkingLayer]) -> Effect:
         effect = _of_function(node.implementation)
         if node.kwargs and (node.kwargs.get("out") is not None or node.kwargs.get("inplace")):
             effect |= Effect.WRITES
+        if node.implementation.endswith("_norm") and any(map(node.kwargs.get, _UPDATING)):
+            effect |= Effect.WRITES
         if node.implementation.startswith("torch.nn.functional.") and _has_flag(node):
             # An in-place flag or a training flag may be given by position.
             effect |= _flags(node.implementation, node.args or ())
@@ -132,6 +134,8 @@ _WRITING_OPERATORS = frozenset(
 _WRITING_DUNDERS = frozenset(
     f"__{name}__" for name in {*_WRITING_OPERATORS, "idiv"} if name not in ("",)
 )
+# Flags with which batch norm and instance norm update their statistics.
+_UPDATING = ("training", "use_input_stats")
 _DRAWING_FUNCTIONS = frozenset(
     "gumbel_softmax rrelu multi_head_attention_forward scaled_dot_product_attention "
     "fractional_max_pool2d fractional_max_pool3d".split()
@@ -152,7 +156,7 @@ def _flags(name: str, args: tuple[Any, ...]) -> Effect:
     except (TypeError, ValueError):
         return Effect.WRITES
     on = {each for each, value in zip(parameters, args, strict=False) if value is True}
-    return Effect.WRITES if on & {"inplace", "training"} else Effect.NONE
+    return Effect.WRITES if on & {"inplace", *_UPDATING} else Effect.NONE
 
 
 def may_pass(one: Effect, other: Effect) -> bool:
