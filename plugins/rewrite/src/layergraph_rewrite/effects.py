@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import functools
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,16 +12,16 @@ from layergraph.ir import FUNCTION, Node
 from layergraph.ir.function_name import FunctionName
 
 if TYPE_CHECKING:
-    from layergraph_rewrite.working import WorkingLayer
+    from layergraph_rewrite.working import Layers, WorkingLayer
 
 
 class Effect(enum.Flag):
     """An effect of a node besides its value.
 
     WRITES: it changes a tensor in place, or sets one of the model. UPDATES: it changes tensors of
-    its own layer. DRAWS: it draws random numbers. CHECKS: it raises an error if a value is not as
-    expected. REGION: it begins or ends a region, such as ``no_grad``, or takes gradients, which
-    depend on how its arguments were computed.
+    its own layer, which no node reads. DRAWS: it draws random numbers. CHECKS: it raises an error
+    if a value is not as expected. REGION: it begins or ends a region, such as ``no_grad``, or takes
+    gradients, which depend on how its arguments were computed.
     """
 
     NONE = 0
@@ -33,7 +32,7 @@ class Effect(enum.Flag):
     REGION = enum.auto()
 
 
-def effect_of(node: Node, layers: Mapping[str, WorkingLayer]) -> Effect:
+def effect_of(node: Node, layers: Layers) -> Effect:
     """Return the effects of a node.
 
     Args:
@@ -57,7 +56,7 @@ def effect_of(node: Node, layers: Mapping[str, WorkingLayer]) -> Effect:
         return effect
     if node.sets_state:
         return Effect.WRITES
-    return _of_layer(layers[node.implementation]) if node.is_call else Effect.NONE
+    return _of_layer(layers[node.implementation], layers) if node.is_call else Effect.NONE
 
 
 def is_unlisted(node: Node) -> bool:
@@ -65,21 +64,21 @@ def is_unlisted(node: Node) -> bool:
     return type(node.implementation) is FunctionName
 
 
-def _of_layer(layer: WorkingLayer) -> Effect:
+def _of_layer(layer: WorkingLayer, layers: Layers) -> Effect:
     if not layer.children and not layer.graphs:
-        return _of_leaf(layer)
+        return _of_leaf(layer, layers)
     effect = Effect.NONE
     for each in layer.inside():
         if not each.graphs:
-            effect |= _of_leaf(each)
+            effect |= _of_leaf(each, layers)
         for graph in each.graphs:
             for node in graph:
                 if node.type == FUNCTION or node.sets_state:
-                    effect |= effect_of(node, {})
+                    effect |= effect_of(node, layers)
     return effect & ~Effect.REGION  # each region of a graph ends in it
 
 
-def _of_leaf(layer: WorkingLayer) -> Effect:
+def _of_leaf(layer: WorkingLayer, layers: Layers) -> Effect:
     data = layer.data
     effect = Effect.WRITES if data.get("inplace") else Effect.NONE
     rate = data.get("p", data.get("dropout", 0))
@@ -89,6 +88,8 @@ def _of_leaf(layer: WorkingLayer) -> Effect:
         effect |= Effect.UPDATES  # batch norm updates its statistics in training mode
     if any(not spec.persistent for spec in layer.tensors.values()):
         effect |= Effect.UPDATES  # a buffer that no state dict holds may be hidden state
+    if effect & Effect.UPDATES and layers.is_read(layer):
+        effect |= Effect.WRITES
     return effect
 
 
