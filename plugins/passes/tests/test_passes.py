@@ -393,7 +393,7 @@ class ReadsStatistics(nn.Module):
         mean = self.norm.running_mean.narrow(0, 0, 2)
         before = mean * 2
         self.update(self.norm, x)
-        return before, mean * 2
+        return before + 1, mean * 2 + 1
 
 
 UPDATES = {
