@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import layergraph as lg
+from layergraph.errors import AssumptionError
 from layergraph_rewrite import VALUE, Edit, EditError, function, layer
 
 
@@ -235,3 +236,35 @@ def test_the_output_stays_last() -> None:
     for moved, after in (("output", name), (guard, "output")):
         with pytest.raises(EditError, match="the output stays last"):
             edit.move(f":{moved}", after=f":{after}")
+
+
+class OneRow(nn.Module):
+    """Its block reads the rank of a value that has another rank on another way."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.linear(x)
+            return y.unsqueeze(0) if x.dim() == 1 else y.mean(0, keepdim=True)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = self.Block()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.block(x.squeeze(0) if x.shape[0] == 1 else x)
+
+
+@pytest.mark.parametrize("how", ["flatten", "inline"])
+def test_a_composite_that_is_inlined_keeps_the_guards_of_its_inputs(how: str) -> None:
+    model, ir = OneRow(), lg.to_ir(OneRow(), (X,))
+    edit = lg.edit(ir, model.state_dict())
+    if how == "inline":
+        edit.inline("block")
+    rebuilt = lg.to_torch(ir.flatten() if how == "flatten" else edit.ir, model.state_dict())
+    assert torch.equal(rebuilt(X), model(X))
+    with pytest.raises(AssumptionError, match="dimensions"):
+        rebuilt(X[:1])

@@ -29,7 +29,6 @@ from layergraph_onnx.call import merged
 from layergraph_onnx.table import MAYBE, has_maybe
 from layergraph_onnx.target import Onnx, Value
 from layergraph_rewrite.effects import effect_of
-from layergraph_rewrite.working import Layers
 from layergraph_shapes import TensorMeta
 
 _CACHED = 512
@@ -121,7 +120,7 @@ def lower_exported(step: Step, backend: Onnx) -> Any:
     kwargs = _paired(place, step.kwargs, merged(step.kwarg_metas))
     if refused:
         return lg.decline(refused[0])
-    if not slots and not step.tensors and not effect_of(step.node, Layers()):
+    if not slots and not step.tensors and not effect_of(step.node, {}):
         return _constants(run({}, args, kwargs), backend)
     try:
         found = _export(step, run, args, kwargs, backend.opset)

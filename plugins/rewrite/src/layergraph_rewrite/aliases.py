@@ -11,14 +11,15 @@ import torch
 from layergraph.ir import FUNCTION, INPUT, Node, Value, refs
 from layergraph_rewrite.binding import bound
 from layergraph_rewrite.effects import Effect, effect_of, is_unlisted
-from layergraph_rewrite.working import Layers
 
 if TYPE_CHECKING:
-    from layergraph_rewrite.working import WorkingGraph
+    from layergraph_rewrite.working import WorkingGraph, WorkingLayer
+
+_Layers = Mapping[str, "WorkingLayer"]
 
 
 def aliases(
-    graph: WorkingGraph, names: Iterable[str], layers: Layers, *, behind: Collection[str] = ()
+    graph: WorkingGraph, names: Iterable[str], layers: _Layers, *, behind: Collection[str] = ()
 ) -> set[str]:
     """Return some nodes, and all nodes whose values may share memory with theirs.
 
@@ -41,7 +42,7 @@ def aliases(
     return found
 
 
-def written(node: Node, layers: Layers) -> list[str]:
+def written(node: Node, layers: _Layers) -> list[str]:
     """Return the nodes whose values a node may change in place."""
     if node.sets_state or not effect_of(node, layers) & Effect.WRITES:
         return []
@@ -56,7 +57,7 @@ def _first(node: Node) -> list[str]:
     return refs(*first, node.kwargs.get("out"))
 
 
-def _shared(node: Node, layers: Layers) -> list[str]:
+def _shared(node: Node, layers: _Layers) -> list[str]:
     """Return the nodes whose memory the value of a node may share."""
     if node.type == FUNCTION:
         if is_unlisted(node):
@@ -81,10 +82,10 @@ def _shared_by_ours(node: Node) -> list[str]:
     """Return the arguments that a function of layergraph may return unchanged."""
     if node.implementation == "layergraph.choose":
         return refs(*_given(node)[1:])
-    return [] if effect_of(node, Layers()) in (Effect.CHECKS, Effect.NONE) else refs(*_given(node))
+    return [] if effect_of(node, {}) in (Effect.CHECKS, Effect.NONE) else refs(*_given(node))
 
 
-def _passed_through(graph: WorkingGraph, node: Node, layers: Layers) -> list[Value]:
+def _passed_through(graph: WorkingGraph, node: Node, layers: _Layers) -> list[Value]:
     """Return the arguments of a call whose memory the result of the graph may share."""
     near = aliases(graph, graph.output().sources(), layers)
     inputs = [each for each in graph if each.type == INPUT]
@@ -92,7 +93,7 @@ def _passed_through(graph: WorkingGraph, node: Node, layers: Layers) -> list[Val
     return [given[each.name] for each in inputs if each.name in near]
 
 
-def _is_leaf(node: Node, layers: Layers) -> bool:
+def _is_leaf(node: Node, layers: _Layers) -> bool:
     return not layers[node.implementation].graphs
 
 

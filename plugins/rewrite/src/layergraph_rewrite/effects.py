@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import enum
 import functools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from layergraph.ir import FUNCTION, Node
 from layergraph.ir.function_name import FunctionName
-
-if TYPE_CHECKING:
-    from layergraph_rewrite.working import Layers, WorkingLayer
+from layergraph_rewrite.working import Layers, WorkingLayer
 
 
 class Effect(enum.Flag):
@@ -32,7 +31,7 @@ class Effect(enum.Flag):
     REGION = enum.auto()
 
 
-def effect_of(node: Node, layers: Layers) -> Effect:
+def effect_of(node: Node, layers: Mapping[str, WorkingLayer]) -> Effect:
     """Return the effects of a node.
 
     Args:
@@ -64,7 +63,7 @@ def is_unlisted(node: Node) -> bool:
     return type(node.implementation) is FunctionName
 
 
-def _of_layer(layer: WorkingLayer, layers: Layers) -> Effect:
+def _of_layer(layer: WorkingLayer, layers: Mapping[str, WorkingLayer]) -> Effect:
     if not layer.children and not layer.graphs:
         return _of_leaf(layer, layers)
     effect = Effect.NONE
@@ -78,7 +77,7 @@ def _of_layer(layer: WorkingLayer, layers: Layers) -> Effect:
     return effect & ~Effect.REGION  # each region of a graph ends in it
 
 
-def _of_leaf(layer: WorkingLayer, layers: Layers) -> Effect:
+def _of_leaf(layer: WorkingLayer, layers: Mapping[str, WorkingLayer]) -> Effect:
     data = layer.data
     effect = Effect.WRITES if data.get("inplace") else Effect.NONE
     rate = data.get("p", data.get("dropout", 0))
@@ -88,7 +87,7 @@ def _of_leaf(layer: WorkingLayer, layers: Layers) -> Effect:
         effect |= Effect.UPDATES  # batch norm updates its statistics in training mode
     if any(not spec.persistent for spec in layer.tensors.values()):
         effect |= Effect.UPDATES  # a buffer that no state dict holds may be hidden state
-    if effect & Effect.UPDATES and layers.is_read(layer):
+    if effect & Effect.UPDATES and isinstance(layers, Layers) and layers.is_read(layer):
         effect |= Effect.WRITES
     return effect
 
