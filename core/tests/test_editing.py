@@ -8,7 +8,7 @@ from torch import nn
 
 import layergraph as lg
 from layergraph import Edge, Implementation, Ir, Node
-from layergraph.errors import InvalidIrError
+from layergraph.errors import AssumptionError, InvalidIrError
 from layergraph.ir import Ref, Symbol
 from layergraph.testing import bitwise_equal
 
@@ -288,3 +288,28 @@ def test_the_mode_is_written_down_once(tmp_path):
     assert lg.load(tmp_path / "model.json") == ir
     (change,) = lg.diff(lg.to_ir(Whole(), (X,)), ir).changes
     assert change.path == ("training",)
+
+
+def _with_output_first(ir):
+    form = ir.to_dict()
+    nodes = form["root"]["nodes"]
+    form["root"]["nodes"] = {"output": nodes.pop("output"), **nodes}
+    return lg.Ir.from_dict(form)
+
+
+def test_nodes_that_are_listed_behind_the_output_run():
+    class Writes(nn.Module):
+        def forward(self, x):
+            y = x * 2
+            x.add_(1)
+            assert x.shape[0] == 4
+            return y
+
+    x = torch.zeros(4, 2)
+    ir = _with_output_first(lg.to_ir(Writes(), (x,)))
+    rebuilt = lg.to_torch(ir)
+    assert bitwise_equal(rebuilt(x), torch.zeros(4, 2))
+    assert bitwise_equal(x, torch.ones(4, 2))
+    with pytest.raises(AssumptionError):
+        rebuilt(torch.zeros(3, 2))
+    assert str(ir).splitlines()[-1].strip().startswith("return")

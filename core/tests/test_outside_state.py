@@ -21,9 +21,11 @@ X = torch.arange(12.0).reshape(3, 4)
 HELPERS = """
 import collections
 import contextvars
+import ctypes
 import dataclasses
 import fractions
 import functools
+import io
 import itertools
 import os
 import queue
@@ -173,6 +175,26 @@ def by_array():
 def by_bytes():
     raw[0] += 1
     return raw[0]
+
+
+number, text = ctypes.c_int(0), io.StringIO("some text that is long enough")
+pair, view = (ctypes.c_int * 2)(), memoryview(bytearray(2))
+
+
+def by_ctypes():
+    number.value += 1
+    pair[1] += 1
+    return number.value + pair[1]
+
+
+def by_memoryview():
+    view[0] += 1
+    return view[0]
+
+
+def by_text():
+    text.read(1)
+    return text.tell()
 
 
 def by_packed():

@@ -379,3 +379,43 @@ def test_values_of_which_gradients_are_taken_stay_apart():
     model, x = net(forward, lin=nn.Linear(4, 4)), torch.randn(3, 4, requires_grad=True)
     ir, _, _ = run("common-subexpressions", model, x)
     assert functions(ir).count("torch.sin") == 2
+
+
+class ReadsStatistics(nn.Module):
+    """Reads running statistics before and after a call updates them."""
+
+    def __init__(self, update):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+        self.update = update
+
+    def forward(self, x):
+        mean = self.norm.running_mean.narrow(0, 0, 2)
+        before = mean * 2
+        self.update(self.norm, x)
+        return before + 1, mean * 2 + 1
+
+
+UPDATES = {
+    "a layer": lambda norm, x: norm(x),
+    "a function": lambda norm, x: F.batch_norm(
+        x, norm.running_mean, norm.running_var, training=True
+    ),
+    "by position": lambda norm, x: F.batch_norm(
+        x, norm.running_mean, norm.running_var, None, None, True
+    ),
+    "instance norm": lambda norm, x: F.instance_norm(
+        x[None], norm.running_mean[:3].clone(), norm.running_var[:3], use_input_stats=True
+    ),
+}
+
+
+@pytest.mark.parametrize("which", ["common-subexpressions", "dead-code"])
+@pytest.mark.parametrize("update", UPDATES)
+def test_reads_of_statistics_stay_where_they_are(update, which):
+    model, x = ReadsStatistics(UPDATES[update]), torch.randn(3, 4)
+    ir, state, _ = lg.run_passes(lg.to_ir(model, (x,)), [which], model.state_dict())
+    rebuilt = lg.to_torch(ir, state)
+    for _ in range(2):
+        assert bitwise_equal(rebuilt(x), model(x))
+    assert bitwise_equal(dict(rebuilt.state_dict()), dict(model.state_dict()))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import layergraph as lg
+from layergraph.errors import AssumptionError
 from layergraph_rewrite import VALUE, Edit, EditError, function, layer
 
 
@@ -174,3 +175,96 @@ def test_a_refused_removal_changes_nothing() -> None:
     with pytest.raises(EditError, match="no node"):
         edit.remove(":nothing")
     assert edit.ir == before
+
+
+class Reads(nn.Module):
+    """Its graph reads a tensor of a layer that it also calls, and one of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.linear(x) * self.linear.bias
+        self.mean = self.mean * 0.9 + y.mean(0).detach()
+        return y - self.mean
+
+
+def test_an_outlined_composite_takes_the_tensors_of_its_own_layers_along() -> None:
+    model = Reads()
+    edit = edited(copy.deepcopy(model), X)
+    nodes = [call.site.node for call in edit if call.type not in ("input", "output")]
+    edit.outline([f":{each}" for each in nodes if "mean" not in each][:3], "part")
+    rebuilt = lg.to_torch(edit.ir, edit.state)
+    assert "part.linear.bias" in rebuilt.state_dict()
+    for _ in range(2):
+        assert torch.equal(rebuilt(X), model(X))
+
+
+def test_an_outlined_composite_gets_the_tensors_of_other_layers_as_inputs() -> None:
+    model = Reads()
+    edit = edited(copy.deepcopy(model), X)
+    edit.outline([":mean", ":mul_1"], "part")
+    assert "mean" in edit.ir["root"].nodes
+    rebuilt = lg.to_torch(edit.ir, edit.state)
+    for _ in range(2):
+        assert torch.equal(rebuilt(X), model(X))
+    with pytest.raises(EditError, match="nothing to outline"):
+        edit.outline([":mean"], "other")
+
+
+def test_a_composite_cannot_set_a_tensor_outside() -> None:
+    edit = edited(Reads(), X)
+    before = edit.ir
+    last = next(call for call in edit if call.type == "state" and call.args)
+    with pytest.raises(EditError, match=f"'{last.site.node}' sets a tensor of a layer outside"):
+        edit.outline([last], "part")
+    assert edit.ir == before
+
+
+def test_the_output_stays_last() -> None:
+    class Checks(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x * 2
+            assert x.shape[0] == 2
+            return y
+
+    edit = edited(Checks(), X)
+    name = next(call.site.node for call in edit if call.function == "torch.Tensor.mul")
+    guard = next(call.site.node for call in edit if call.function == "layergraph.assume")
+    for moved, after in (("output", name), (guard, "output")):
+        with pytest.raises(EditError, match="the output stays last"):
+            edit.move(f":{moved}", after=f":{after}")
+
+
+class OneRow(nn.Module):
+    """Its block reads the rank of a value that has another rank on another way."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.linear(x)
+            return y.unsqueeze(0) if x.dim() == 1 else y.mean(0, keepdim=True)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = self.Block()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.block(x.squeeze(0) if x.shape[0] == 1 else x)
+
+
+@pytest.mark.parametrize("how", ["flatten", "inline"])
+def test_a_composite_that_is_inlined_keeps_the_guards_of_its_inputs(how: str) -> None:
+    model, ir = OneRow(), lg.to_ir(OneRow(), (X,))
+    edit = lg.edit(ir, model.state_dict())
+    if how == "inline":
+        edit.inline("block")
+    rebuilt = lg.to_torch(ir.flatten() if how == "flatten" else edit.ir, model.state_dict())
+    assert torch.equal(rebuilt(X), model(X))
+    with pytest.raises(AssumptionError, match="dimensions"):
+        rebuilt(X[:1])

@@ -229,9 +229,19 @@ class Graph:
     def in_execution_order(self) -> Iterator[Node]:
         """Yield the nodes in the order in which they run: as listed, but after the nodes they read.
 
+        The output comes last, wherever it is listed: a node behind it, such as a guard, runs too.
         Nodes on a cycle have no such order and are left out; :func:`layergraph.ir.check` names
         them.
         """
+        outputs = []
+        for node in self._listed_after_sources():
+            if node.type == OUTPUT:
+                outputs.append(node)
+            else:
+                yield node
+        yield from outputs
+
+    def _listed_after_sources(self) -> Iterator[Node]:
         position = {name: index for index, name in enumerate(self.nodes)}
         last = len(position)
         if all(position.get(src, -1) < position.get(sink, last) for src, sink in self.edges):

@@ -234,8 +234,7 @@ class NodeEdits(Places):
         target = before if before is not None else after
         if target is None or (before is not None and after is not None):
             raise ArgumentError("say where to move the node: before= or after= another one")
-        owner, name = self._find(where)
-        other_owner, other = self._find(target)
+        (owner, name), (other_owner, other) = self._find(where), self._find(target)
         if owner is not other_owner or name == other:
             raise EditError(f"{owner.name}:{name} cannot move to {other_owner.name}:{other}")
         if INPUT in (node.type for _, node in _nodes(owner, name)):
@@ -245,6 +244,8 @@ class NodeEdits(Places):
             for graph in owner.graphs_with(name)
             if other in graph
         ]
+        if any(place is None or graph.nodes[name].type == OUTPUT for graph, place in places):
+            raise EditError(f"{owner.name}:{name} cannot move there: the output stays last")
         for graph, place in places:
             self._check_move(graph, name, place)
         for graph, place in places:

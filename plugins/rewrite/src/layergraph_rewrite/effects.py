@@ -5,24 +5,22 @@ from __future__ import annotations
 import enum
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from layergraph.ir import FUNCTION, Node
 from layergraph.ir.function_name import FunctionName
-
-if TYPE_CHECKING:
-    from layergraph_rewrite.working import WorkingLayer
+from layergraph_rewrite.working import Layers, WorkingLayer
 
 
 class Effect(enum.Flag):
     """An effect of a node besides its value.
 
     WRITES: it changes a tensor in place, or sets one of the model. UPDATES: it changes tensors of
-    its own layer. DRAWS: it draws random numbers. CHECKS: it raises an error if a value is not as
-    expected. REGION: it begins or ends a region, such as ``no_grad``, or takes gradients, which
-    depend on how its arguments were computed.
+    its own layer, which no node reads. DRAWS: it draws random numbers. CHECKS: it raises an error
+    if a value is not as expected. REGION: it begins or ends a region, such as ``no_grad``, or takes
+    gradients, which depend on how its arguments were computed.
     """
 
     NONE = 0
@@ -49,13 +47,15 @@ def effect_of(node: Node, layers: Mapping[str, WorkingLayer]) -> Effect:
         effect = _of_function(node.implementation)
         if node.kwargs and (node.kwargs.get("out") is not None or node.kwargs.get("inplace")):
             effect |= Effect.WRITES
+        if node.implementation.endswith("_norm") and any(map(node.kwargs.get, _UPDATING)):
+            effect |= Effect.WRITES
         if node.implementation.startswith("torch.nn.functional.") and _has_flag(node):
             # An in-place flag or a training flag may be given by position.
             effect |= _flags(node.implementation, node.args or ())
         return effect
     if node.sets_state:
         return Effect.WRITES
-    return _of_layer(layers[node.implementation]) if node.is_call else Effect.NONE
+    return _of_layer(layers[node.implementation], layers) if node.is_call else Effect.NONE
 
 
 def is_unlisted(node: Node) -> bool:
@@ -63,21 +63,21 @@ def is_unlisted(node: Node) -> bool:
     return type(node.implementation) is FunctionName
 
 
-def _of_layer(layer: WorkingLayer) -> Effect:
+def _of_layer(layer: WorkingLayer, layers: Mapping[str, WorkingLayer]) -> Effect:
     if not layer.children and not layer.graphs:
-        return _of_leaf(layer)
+        return _of_leaf(layer, layers)
     effect = Effect.NONE
     for each in layer.inside():
         if not each.graphs:
-            effect |= _of_leaf(each)
+            effect |= _of_leaf(each, layers)
         for graph in each.graphs:
             for node in graph:
                 if node.type == FUNCTION or node.sets_state:
-                    effect |= effect_of(node, {})
+                    effect |= effect_of(node, layers)
     return effect & ~Effect.REGION  # each region of a graph ends in it
 
 
-def _of_leaf(layer: WorkingLayer) -> Effect:
+def _of_leaf(layer: WorkingLayer, layers: Mapping[str, WorkingLayer]) -> Effect:
     data = layer.data
     effect = Effect.WRITES if data.get("inplace") else Effect.NONE
     rate = data.get("p", data.get("dropout", 0))
@@ -87,6 +87,8 @@ def _of_leaf(layer: WorkingLayer) -> Effect:
         effect |= Effect.UPDATES  # batch norm updates its statistics in training mode
     if any(not spec.persistent for spec in layer.tensors.values()):
         effect |= Effect.UPDATES  # a buffer that no state dict holds may be hidden state
+    if effect & Effect.UPDATES and isinstance(layers, Layers) and layers.is_read(layer):
+        effect |= Effect.WRITES
     return effect
 
 
@@ -132,6 +134,8 @@ _WRITING_OPERATORS = frozenset(
 _WRITING_DUNDERS = frozenset(
     f"__{name}__" for name in {*_WRITING_OPERATORS, "idiv"} if name not in ("",)
 )
+# Flags with which batch norm and instance norm update their statistics.
+_UPDATING = ("training", "use_input_stats")
 _DRAWING_FUNCTIONS = frozenset(
     "gumbel_softmax rrelu multi_head_attention_forward scaled_dot_product_attention "
     "fractional_max_pool2d fractional_max_pool3d".split()
@@ -152,7 +156,7 @@ def _flags(name: str, args: tuple[Any, ...]) -> Effect:
     except (TypeError, ValueError):
         return Effect.WRITES
     on = {each for each, value in zip(parameters, args, strict=False) if value is True}
-    return Effect.WRITES if on & {"inplace", "training"} else Effect.NONE
+    return Effect.WRITES if on & {"inplace", *_UPDATING} else Effect.NONE
 
 
 def may_pass(one: Effect, other: Effect) -> bool:

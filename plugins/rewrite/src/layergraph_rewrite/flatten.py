@@ -23,6 +23,7 @@ from layergraph.ir.graph import (
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.names import Namer
 from layergraph.ir.values import Ref, Value, map_leaves, parts, refs
+from layergraph_rewrite.inlining import CHOICE, GUARD, known_inputs
 
 # The limit of a flat graph: _NODES, and _NODES_EACH more for each node of the IR. Without a limit,
 # a short file of implementations that call each other twice would flatten to millions of nodes.
@@ -100,6 +101,8 @@ class _Flattening:
         self._states: dict[str, Any] = {}
         self._has_bodies = any(each.type == BODY for each in ir.values())
         self._conditions: dict[str, _When] = {}
+        # The nodes whose values depend on the way of the model: their rank may, too.
+        self._of_ways: set[str] = set()
         self._calls: list[_Call] = []
         nodes = sum(len(graph.nodes) for each in ir.values() for graph in each.graphs)
         self._most = self._remaining = _NODES + _NODES_EACH * nodes
@@ -141,7 +144,7 @@ class _Flattening:
                     name, args = self._output, (call.result,)
                     yield Node(name, OUTPUT, node.implementation, args, {}, node.data)
             elif node.is_call and self._ir[node.implementation].nodes:
-                self._call(call, node, args, kwargs, when)
+                yield from self._call(call, node, args, kwargs, when)
             elif node.name not in call.values:
                 yield from self._node(call, node, args, kwargs, when)
 
@@ -168,10 +171,18 @@ class _Flattening:
         args: tuple[Value, ...],
         kwargs: dict[str, Value],
         when: _When,
-    ) -> None:
+    ) -> Iterator[Node]:
         callee = self._ir[node.implementation]
         place = Place("implementation", call.name).at("node", node.name)
-        values = _bound(self._graph(callee), callee.name, place, args, kwargs)
+        graph = self._graph(callee)
+        values = _bound(graph, callee.name, place, args, kwargs)
+        for each, facts in known_inputs(graph.nodes.values()):
+            value = values[each]
+            if type(value) is Ref and value.node in self._of_ways:
+                self._spend(1)
+                guard = self._namer.name("assume_tensor")
+                yield Node(guard, FUNCTION, GUARD, (value, *facts), when=when)
+                self._conditions[guard] = when
         self._begin(callee, values, node, when)
 
     def _node(
@@ -194,6 +205,10 @@ class _Flattening:
         given = (*call.arguments[node.name], *node.kwargs.values())
         self._spend_on((*args, *kwargs.values()), given)
         yield Node(name, node.type, node.implementation, args, kwargs, node.data, when)
+        if node.implementation == CHOICE or not self._of_ways.isdisjoint(
+            refs(*args, *kwargs.values())
+        ):
+            self._of_ways.add(name)
         ref = call.values[node.name] = Ref(name)
         self._conditions[name] = when
         if node.type == STATE:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from layergraph.ir import (
+    FUNCTION,
     INPUT,
     MODULE,
     OUTPUT,
@@ -115,8 +118,40 @@ def _inline(
     names: dict[str, str],
 ) -> None:
     """Inline one call in one graph; nodes with one name in both graphs get one new name."""
-    result = copied_before(owner, graph, name, inner, _bound(inner, graph.nodes[name]), names)
+    values = _bound(inner, graph.nodes[name])
+    for each, facts in known_inputs(inner):
+        value = values[each]
+        if type(value) is Ref and _depends_on_way(graph, value.node):
+            guard = owner.namer.name("assume_tensor")
+            graph.add(Node(guard, FUNCTION, GUARD, (value, *facts)), before=name)
+    result = copied_before(owner, graph, name, inner, values, names)
     take_place(graph, name, result)
+
+
+CHOICE, GUARD = "layergraph.choose", "layergraph.assume_tensor"
+
+
+def known_inputs(graph: Iterable[Node]) -> Iterator[tuple[str, tuple[Value, ...]]]:
+    """Yield the inputs of known rank or dtype, with the arguments of a guard besides the value.
+
+    Elsewhere, the guards of the caller's inputs imply these. But a value that depends on the way of
+    a model may have another rank on another way.
+    """
+    for node in graph:
+        facts = node.kwargs.get("rank"), node.kwargs.get("dtype")
+        if node.type == INPUT and facts != (None, None):
+            yield node.name, (node.name, *facts)
+
+
+def _depends_on_way(graph: WorkingGraph, name: str) -> bool:
+    found, stack = {name}, [name]
+    while stack:
+        node = graph.nodes[stack.pop()]
+        if node.implementation == CHOICE:
+            return True
+        stack += [each for each in node.sources() if each not in found]
+        found.update(stack)
+    return False
 
 
 def copied_before(

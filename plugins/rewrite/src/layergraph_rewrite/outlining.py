@@ -8,6 +8,7 @@ from layergraph.ir import (
     INPUT,
     MODULE,
     OUTPUT,
+    STATE,
     Graph,
     Implementation,
     Node,
@@ -36,6 +37,10 @@ def outline(space: Workspace, nodes: Sequence[Place], name: str) -> Site:
     if any(each is not owner for each, _ in nodes):
         raise EditError("nodes of several graphs cannot be one composite; inline first")
     graphs = [graph for graph in owner.graphs if any(each in graph for each in names)]
+    for each in _outer_states(space, graphs, names):
+        del names[each]
+    if not names:
+        raise EditError("the nodes only read tensors of other layers; there is nothing to outline")
     for graph in graphs:
         _check_outline(space, graph, names)
     counts = {
@@ -108,6 +113,27 @@ def _check_passing(
             )
         if name in late:
             moved.append(effect)
+
+
+def _outer_states(
+    space: Workspace, graphs: Sequence[WorkingGraph], names: dict[str, None]
+) -> list[str]:
+    """Return the nodes that read a tensor which stays outside: it becomes an input.
+
+    Raises:
+        EditError: a node sets such a tensor.
+    """
+    moved = [each for each in _called(graphs, names) if len(each.parents) == 1]
+    inside = {id(each) for layer in moved for each in layer.inside()}
+    found: dict[str, None] = {}
+    for node in (node for graph in graphs for node in graph if node.name in names):
+        if node.type == STATE and id(space.home(node.implementation)[0]) not in inside:
+            if node.sets_state:
+                raise EditError(
+                    f"{node.name!r} sets a tensor of a layer outside; it cannot be in a composite"
+                )
+            found[node.name] = None
+    return list(found)
 
 
 def _called(graphs: Sequence[WorkingGraph], names: dict[str, None]) -> list[WorkingLayer]:

@@ -28,12 +28,19 @@ class Layers(dict[str, "WorkingLayer"]):
     Attributes:
         changed: the nodes changed since it was last emptied; None to record none.
         states: the nodes that read a tensor of a layer, or its mode.
+        homes: the layer and the tensor name of each key of a node.
     """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.changed: dict[tuple[WorkingGraph, str], None] | None = None
         self.states: dict[tuple[WorkingGraph, str], None] = {}
+        self.homes: dict[str, tuple[WorkingLayer, str]] = {}
+
+    def is_read(self, layer: WorkingLayer) -> bool:
+        """Return whether a node reads a tensor of a layer."""
+        keys = {graph.nodes[name].implementation for graph, name in self.states}
+        return any(self.homes[key][0] is layer for key in keys)
 
 
 class WorkingGraph:

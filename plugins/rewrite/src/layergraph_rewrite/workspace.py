@@ -64,7 +64,6 @@ class Workspace:
             if each.nodes:
                 layer = self.layers[name]
                 layer.graphs = [WorkingGraph(layer, graph, self.layers) for graph in each.graphs]
-        self._homes: dict[str, tuple[WorkingLayer, str]] = {}
         self.tied = {
             id(layer): layer
             for layer in self.layers.values()
@@ -73,8 +72,8 @@ class Workspace:
         paths = dict(self.paths())
         self._note_modes(copy, paths)
         for key in _named_keys(copy):
-            self._homes[key] = _home(paths, key)
-        spread_parts(self.tied.values(), self._homes)
+            self.layers.homes[key] = _home(paths, key)
+        spread_parts(self.tied.values(), self.layers.homes)
         if state is not None:
             _note_state(paths, state)
 
@@ -110,12 +109,12 @@ class Workspace:
     def key(self, layer: WorkingLayer, tensor: str) -> str:
         """Return a stable text for the key of a tensor, even if its layer moves."""
         text = f"{layer.name}\0{tensor}\0{id(layer)}"
-        self._homes[text] = layer, tensor
+        self.layers.homes[text] = layer, tensor
         return text
 
     def home(self, key: str) -> tuple[WorkingLayer, str]:
         """Return the layer and the tensor name of a key in a node."""
-        return self._homes[key]
+        return self.layers.homes[key]
 
     def next_position(self) -> int:
         """Return the place of a new implementation, after all others."""
@@ -143,15 +142,16 @@ class Workspace:
             without: the ids of layers whose nodes to ignore.
         """
         return [
-            self._homes[graph.nodes[name].implementation][0]
+            self.layers.homes[graph.nodes[name].implementation][0]
             for graph, name in self.layers.states
             if id(graph.owner) not in without
         ]
 
     def redirect(self, others: Mapping[WorkingLayer, WorkingLayer]) -> None:
         """Redirect reads of, and ties to, tensors of layers to other layers."""
-        self._homes = {
-            key: (others.get(home, home), tensor) for key, (home, tensor) in self._homes.items()
+        self.layers.homes = {
+            key: (others.get(home, home), tensor)
+            for key, (home, tensor) in self.layers.homes.items()
         }
 
     def tied_layers(self) -> Iterator[WorkingLayer]:
@@ -166,7 +166,7 @@ class Workspace:
         Args:
             dropped: the ids of the layers.
         """
-        if not self._homes:
+        if not self.layers.homes:
             return
         for layer in self.tied_layers():
             if id(layer) in dropped:
@@ -174,7 +174,7 @@ class Workspace:
             for name, spec in layer.tensors.items():
                 if spec.tied is None or name in layer.sources:
                     continue
-                home, tensor = self._homes[spec.tied]
+                home, tensor = self.layers.homes[spec.tied]
                 if id(home) in dropped and tensor in home.sources:
                     layer.sources = {**layer.sources, name: home.sources[tensor]}
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import functools
+import io
 import operator
 import pickle
 import random
@@ -319,6 +321,33 @@ def _same_array(one: Any, other: Any) -> bool:
     return bool(one.shape == other.shape and one.tobytes() == other.tobytes())
 
 
+def _read_memory(value: Any) -> bytes:
+    try:
+        return memoryview(value).tobytes()
+    except ValueError:  # it is released
+        return b""
+
+
+def _write_memory(value: Any, state: bytes) -> None:
+    view = memoryview(value)
+    if not view.readonly:
+        view.cast("B")[:] = state
+
+
+def _read_buffer(value: Any) -> tuple[int, Any]:
+    return (0, None) if value.closed else (value.tell(), value.getvalue())
+
+
+def _write_buffer(value: Any, state: tuple[int, Any]) -> None:
+    place, contents = state
+    if contents is not None and not value.closed:
+        value.seek(0)
+        value.truncate()
+        value.write(contents)
+        value.seek(place)
+
+
+_CTYPES: type = ctypes.Structure.__mro__[1]  # the base of all objects of ctypes
 _KEEPERS: dict[type, Keeper] = {
     Slots: Keeper(Slots.read, Slots.write, hold_the_same),
     torch.Generator: Keeper(_read_generator, _write_generator, operator.eq),
@@ -336,6 +365,10 @@ _KEEPERS: dict[type, Keeper] = {
     random.Random: Keeper(random.Random.getstate, random.Random.setstate, operator.eq),
     threading.local: Keeper(lambda value: dict(vars(value)), _write_local, hold_the_same),
     ContextVar: Keeper(_read_context, _write_context, hold_the_same),
+    memoryview: Keeper(_read_memory, _write_memory, operator.eq),
+    _CTYPES: Keeper(_read_memory, _write_memory, operator.eq),
+    io.BytesIO: Keeper(_read_buffer, _write_buffer, operator.eq),
+    io.StringIO: Keeper(_read_buffer, _write_buffer, operator.eq),
 }
 _NUMPY_GENERATOR = Keeper(_read_numpy_generator, _write_numpy_generator, operator.eq)
 _NUMPY_RANDOM_STATE = Keeper(

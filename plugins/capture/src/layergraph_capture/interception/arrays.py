@@ -7,7 +7,7 @@ a tensor, and compares the generators of numpy. So an array has the numbers that
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,8 +15,10 @@ import torch
 from layergraph.tensors.memory import version
 from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.patches import Patch
+from layergraph_capture.symbolic.symbolic_int import SymbolicNumber, lost
 
 if TYPE_CHECKING:
+    from layergraph_capture.interception.tensor_queries import Query
     from layergraph_capture.tracer import EagerTracer
 
 _SHARED = (
@@ -51,6 +53,17 @@ class Arrays:
             return original(array)
 
         yield torch, "from_numpy", from_numpy
+
+    def queries(self) -> dict[Any, Query]:
+        """Return the calls of factories that take a dtype from numbers of numpy."""
+        return dict.fromkeys((torch.tensor, torch.as_tensor, torch.asarray), self._typed)
+
+    def _typed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a factory. State the dtype, as the graph has plain numbers."""
+        run = self._run
+        if kwargs.get("dtype") is None and any(map(_is_number, _inside(args))):
+            kwargs = kwargs | {"dtype": run.unrecorded(func, args, kwargs).dtype}
+        return run.function(f"torch.{func.__name__}", func, args, kwargs)
 
     def as_tensors(
         self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -87,7 +100,7 @@ class Arrays:
 
     def _made(self, make: Callable[..., Any], array: Any) -> torch.Tensor:
         run = self._run
-        tensor = run.unrecorded(make, (array,), {})
+        tensor = run.unrecorded(make, (_of_numbers(array),), {})
         if make is not torch.tensor:
             number = run.unrecorded(version, (tensor,), {})
             before = array.tobytes(), tensor, number, code_place()
@@ -102,15 +115,28 @@ class Arrays:
                 self._run.refusals.add(_SHARED, line)
 
 
-def _inside(args: tuple[Any, ...]) -> Iterator[Any]:
+def _inside(args: Sequence[Any]) -> Iterator[Any]:
     for each in args:
-        yield from _inside(each) if type(each) is tuple else (each,)
+        yield from _inside(each) if type(each) in (tuple, list) else (each,)
+
+
+def _is_number(value: object) -> bool:
+    number = value.plain() if isinstance(value, SymbolicNumber) else value
+    return type(number).__module__ == "numpy" and not is_array(number)
 
 
 def is_array(value: object) -> bool:
     """Return whether a value is an array of numpy."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(value, numpy.ndarray)
+
+
+def _of_numbers(array: Any) -> Any:
+    """Return an array of numbers for one of objects, which numpy makes of symbolic numbers."""
+    if array.dtype != object:
+        return array
+    numpy: Any = sys.modules["numpy"]
+    return numpy.array([*map(lost, array.flat)]).reshape(array.shape)
 
 
 def _itself(tensor: torch.Tensor) -> torch.Tensor:

@@ -50,6 +50,7 @@ class TorchCalls:
             **TensorQueries(run.recorder, trackers, run.switch, run.refuse).table(),
             **NumberQueries(run, trackers, values).table(),
             **run.backward.table(),
+            **run.arrays.queries(),
         }
         self._unnamed = UnnamedCalls(
             run.recorder, trackers.tensors, run.switch, trackers.snapshot, run.refuse, self.attempt

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import suppress
 from numbers import Integral, Real
 from typing import Any, Protocol
 
@@ -18,6 +20,7 @@ import torch
 from layergraph.errors import CaptureError
 from layergraph.functions.table import MATH
 from layergraph.torch2ir.tracing.stand_ins import StandIn
+from layergraph_capture.symbolic.known_node import KnownNode
 from layergraph_capture.symbolic.messages import is_in_message
 
 Origin = tuple[Any, ...]
@@ -117,44 +120,11 @@ class SymbolicNumber(StandIn):
             CaptureError: the capture has not ended.
         """
         if self.listener.is_over:
-            return _Known(self.value)
+            return KnownNode(self.value)
         raise CaptureError(
             f"a graph cannot hold the number {self.value} in this call; use a function that "
             "makes tensors, such as torch.tensor or torch.zeros"
         )
-
-
-class _Known:
-    """The node of an ended number, with the methods that torch calls on symbolic nodes."""
-
-    def __init__(self, value: Any) -> None:
-        self._value = value
-
-    def is_int(self) -> bool:
-        """Return whether the number is an int."""
-        return isinstance(self._value, int)
-
-    def is_float(self) -> bool:
-        """Return whether the number is a float."""
-        return isinstance(self._value, float)
-
-    def is_bool(self) -> bool:
-        """Return False."""
-        return False
-
-    def is_symbolic(self) -> bool:
-        """Return False: after the capture, the number is plain."""
-        return False
-
-    def guard_int(self, _file: str, _line: int) -> Any:
-        """Return the number."""
-        return self._value
-
-    guard_float = guard_int
-
-    def maybe_as_int(self) -> Any:
-        """Return the number if it is an int."""
-        return self._value if self.is_int() else None
 
 
 def key_of(origin: Origin) -> Hashable:
@@ -169,6 +139,12 @@ def plain(value: Any) -> Any:
 
 def _operand(value: object) -> Any:
     """Return the operand as a number, or NotImplemented to let the other operand handle it."""
+    if type(value).__module__ == "numpy":
+        return NotImplemented  # numpy calls ``__array_ufunc__``, so that the result has its type
+    return _compared(value)
+
+
+def _compared(value: object) -> Any:
     if isinstance(value, SymbolicNumber):
         return value
     for kind, like in ((int, Integral), (float, Real)):
@@ -215,7 +191,7 @@ def _arithmetic(
 
 def _comparison(name: str, function: Callable[[Any, Any], bool]) -> Callable[[Any, Any], Any]:
     def method(self: SymbolicNumber, other: Any) -> Any:
-        value = _operand(other)
+        value = _compared(other)
         if value is NotImplemented:
             return NotImplemented
         result = function(self.plain(), plain(value))
@@ -299,6 +275,56 @@ def _methods() -> Iterator[tuple[str, Callable[..., Any]]]:
     for name in MATH:
         # numpy's functions call methods of these names.
         yield name, _unary(f"math.{name}", getattr(math, name))
+    yield "__array_ufunc__", _of_numpy
+    yield "rint", _rint
+    yield "astype", _astype
+
+
+def _of_numpy(self: SymbolicNumber, function: Any, method: str, *given: Any, **options: Any) -> Any:
+    """Call a function of numpy, which calls operators and methods of symbolic numbers.
+
+    Those of Python may return an int where numpy returns a float, or other bits. If so, the numbers
+    are guarded.
+    """
+    call = getattr(function, method)
+    if options or method != "__call__" or any(getattr(each, "shape", ()) for each in given):
+        return call(*map(_in_array, given), **options)  # arrays of objects
+    result = call(*map(plain, given))
+    with suppress(TypeError, AttributeError):
+        numbers = [each.item() if type(each).__module__ == "numpy" else each for each in given]
+        found = call(*map(_in_array, numbers))
+        if isinstance(result, float) and isinstance(found, SymbolicInt):
+            found = symbolic(float(found.value), ("operator.truediv", found, 1), self.listener)
+        if result.dtype.name == "bool":
+            return type(result)(found)
+        is_plain = result.dtype.name in ("float64", "int64")
+        if is_plain and repr(result.item()) == repr(plain(found)):
+            # A number of numpy: torch.tensor makes a tensor of float64 of it.
+            is_float = isinstance(found, SymbolicFloat)
+            return symbolic(result, found.origin, self.listener) if is_float else found
+    return call(*map(lost, given))
+
+
+def _in_array(value: Any) -> Any:
+    """Return an array of numpy around a number; another value unchanged."""
+    if not isinstance(value, SymbolicNumber):
+        return value
+    array = sys.modules["numpy"].empty((), object)
+    array[()] = value
+    return array
+
+
+_TRUNC: Callable[[Any], Any] = math.trunc
+
+
+def _rint(self: SymbolicNumber) -> Any:
+    return self if isinstance(self, SymbolicInt) else round(self) / 1
+
+
+def _astype(self: SymbolicNumber, dtype: Any, *args: Any, **kwargs: Any) -> Any:
+    if dtype is int:
+        return _TRUNC(self)
+    return sys.modules["numpy"].asarray(self.lose())[()].astype(dtype, *args, **kwargs)
 
 
 for _name, _method in _methods():
@@ -354,7 +380,7 @@ def symbolic(value: Any, origin: Origin, listener: SizeListener) -> Any:
         return value
     if type(value) is int:
         number = SymbolicInt.__new__(SymbolicInt)
-    elif type(value) is float:
+    elif isinstance(value, float) and not isinstance(value, SymbolicNumber):
         number = SymbolicFloat.__new__(SymbolicFloat)
     else:
         return value
