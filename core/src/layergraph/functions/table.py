@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
+from torch.backends import ContextProp
 from torch.overrides import get_overridable_functions
 
 from layergraph.control_flow import (
@@ -222,8 +223,17 @@ def by_name() -> dict[str, Target]:
             function = getattr(listed_names.home, name)
             table[f"{listed_names.prefix}.{name}"] = Target("call_function", function)
     table |= {f"torch.{name}": Target("call_function", each) for name, each in _CHECKED.items()}
+    table |= {full: Target("call_function", each) for full, each in _flags_of_backends()}
     table |= {full: Target("call_function", each) for full, each in transforms.higher_order()}
     return table
+
+
+def _flags_of_backends() -> Iterable[tuple[str, Function]]:
+    """Return the getters of the flags of torch's backends, by name."""
+    for backend in list(vars(torch.backends).values()):
+        for name, each in vars(type(backend)).items():
+            if isinstance(each, ContextProp) and type(each.getter) is types.BuiltinFunctionType:
+                yield f"{backend.__name__}.{name}", each.getter
 
 
 def is_own(member: Any) -> bool:
