@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from layergraph.functions.checked import packed_sequence, pad_packed_sequence, weight_norm
+from layergraph.functions.checked import (
+    coo_to_csr,
+    packed_sequence,
+    pad_packed_sequence,
+    sparse,
+    weight_norm,
+)
 from layergraph.functions.names import Functions
 from layergraph.ir import Node, Ref
 from layergraph.testing import bitwise_equal
@@ -57,7 +63,34 @@ def test_weights_by_their_lengths(dim, shape):
             weight_norm(v, wrong, dim)
 
 
-@pytest.mark.parametrize("name", ["_pad_packed_sequence", "_weight_norm"])
+def test_rows_of_sorted_indices():
+    for given in ([0, 0, 2], [1], []):
+        rows = torch.tensor(given, dtype=torch.int64)
+        assert bitwise_equal(coo_to_csr(rows, 3), torch._convert_indices_from_coo_to_csr(rows, 3))
+    for wrong in ([-1, 0], [0, 3], [5]):
+        with pytest.raises(ValueError, match="give indices of 3 rows"):
+            coo_to_csr(torch.tensor(wrong), 3)
+
+
+def test_indices_of_sparse_tensors_are_checked():
+    coo, csr = sparse(torch.sparse_coo_tensor), sparse(torch.sparse_csr_tensor)
+    ones, links = torch.ones(2), torch.tensor([[1, 0], [0, 1]])
+    assert torch.equal(coo(links, ones, (2, 2)).to_dense(), torch.eye(2).flip(0))
+    with pytest.raises(RuntimeError, match="size is inconsistent with indices"):
+        coo(links + 7, ones, (2, 2))
+    with pytest.raises(RuntimeError, match="sorted"):
+        csr(torch.tensor([0, 2, 2]), torch.tensor([1, 1]), ones, (2, 2))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_convert_indices_from_coo_to_csr",
+        "_pad_packed_sequence",
+        "_weight_norm",
+        "sparse_coo_tensor",
+    ],
+)
 def test_graphs_run_what_checks_under_the_name_of_torch(name):
     functions = Functions([])
     target = functions.target(f"torch.{name}").target

@@ -285,7 +285,24 @@ GUARDED = {
         lambda m, x: x * len(torch.get_float32_matmul_precision()),
         "get_float32_matmul_precision",
     ),
+    "flag of a backend": (
+        lambda m, x: x * torch.backends.mkldnn.enabled,
+        "torch.backends.mkldnn.enabled",
+    ),
 }
+
+
+def test_another_flag_of_a_backend_is_refused(tmp_path):
+    net, x = model(lambda m, x: x + 1 if torch.backends.mkldnn.enabled else x), torch.randn(2, 4)
+    ir = lg.to_ir(net, (x,))
+    lg.save(ir, tmp_path / "m.safetensors", net.state_dict())
+    again = lg.load_model(tmp_path / "m.safetensors")
+    assert torch.equal(again(x), net(x))
+    with (
+        torch.backends.mkldnn.flags(enabled=False),
+        pytest.raises(lg.errors.AssumptionError, match="was True"),
+    ):
+        again(x)
 
 
 @WAYS
@@ -305,7 +322,6 @@ def _put_back(get, put):
 REFUSED = {
     "seed": lambda m, x: x * (torch.random.initial_seed() % 7),
     "seed of the generator": lambda m, x: x * (dice.initial_seed() % 7),
-    "flag of a backend": lambda m, x: x * torch.backends.mkldnn.enabled,
     "kernels": lambda m, x: x * torch.backends.cuda.flash_sdp_enabled(),
     "precision": pytest.param(
         lambda m, x: x * len(torch.backends.mkldnn.matmul.fp32_precision),

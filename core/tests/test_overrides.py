@@ -440,3 +440,35 @@ def test_a_cast_of_no_numbers_is_no_obstacle(buffers):
 def test_a_cast_that_leaves_numbers_as_they_are_is_refused():
     with pytest.raises(CaptureError, match=r"double\(\), which casts otherwise"):
         lg.to_ir(WithMetric(torch.zeros(2)), (X,))
+
+
+class CachedBias(nn.Module):
+    """Computes a table of its weights once in evaluation, and again after training, as LeViT."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.tables = nn.Parameter(torch.randn(4)), {}
+
+    def train(self, mode=True):
+        super().train(mode)
+        if mode and self.tables:
+            self.tables = {}
+        return self
+
+    def forward(self, x):
+        if self.training:
+            return x + self.weight.exp()
+        if x.device not in self.tables:
+            self.tables[x.device] = self.weight.exp()
+        return x + self.tables[x.device]
+
+
+def test_a_table_that_training_clears_is_not_kept_over_training():
+    model, x = CachedBias().eval(), torch.randn(2, 4)
+    with torch.no_grad():
+        model(x)
+    again = lg.to_torch(lg.to_ir(model, (x,)), model.state_dict())
+    assert model.tables
+    assert bitwise_equal(again(x), model(x))
+    with pytest.raises(lg.errors.AssumptionError, match="training of"):
+        again.train()(x)

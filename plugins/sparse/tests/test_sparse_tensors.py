@@ -96,3 +96,80 @@ def test_a_capture_undoes_changes_in_place():
     again = lg.to_torch(ir, model.state_dict())
     for _ in range(2):
         assert bitwise_equal(again(x), model(x))
+
+
+def _coo(h, e, n):
+    return torch.sparse.mm(torch.sparse_coo_tensor(e, h[e[0], 0], (n, n)), h)
+
+
+def _counted(h, e, n):
+    rows = e[0].sort().values
+    return torch._convert_indices_from_coo_to_csr(rows, n)
+
+
+def _csr(h, e, n):
+    links = torch.sparse_csr_tensor(torch.arange(n + 1), torch.arange(n), h[:, 0], (n, n))
+    return links @ h
+
+
+def _turned(h, e, n):
+    links = torch.sparse_coo_tensor(e, torch.ones(e.shape[1]), torch.Size([n, n])).coalesce()
+    return links.t().to_sparse_csr() @ h
+
+
+class Links(nn.Module):
+    def __init__(self, way):
+        super().__init__()
+        self.lin, self.way = nn.Linear(3, 4), way
+
+    def forward(self, x, e):
+        return self.way(self.lin(x), e, x.shape[0])
+
+
+def _graph(nodes, edges):
+    return torch.randn(nodes, 3), torch.randint(0, nodes, (2, edges))
+
+
+@pytest.mark.parametrize("way", [_coo, _counted, _csr, _turned])
+def test_forward_makes_sparse_tensors_of_any_size(way, tmp_path):
+    model = Links(way)
+    ir = lg.to_ir(model, _graph(6, 9))
+    lg.save(ir, tmp_path / "m.safetensors", model.state_dict())
+    for again in (lg.to_torch(ir, model.state_dict()), lg.load_model(tmp_path / "m.safetensors")):
+        for sizes in ((6, 9), (8, 15), (3, 2)):
+            given = _graph(*sizes)
+            made, expected = again(*given), model(*given)
+            assert bitwise_equal(made, expected)
+            if expected.requires_grad:
+                grads = [
+                    torch.autograd.grad(each.sum(), m.parameters(), allow_unused=True)
+                    for each, m in ((made, again), (expected, model))
+                ]
+                assert bitwise_equal(*grads)
+
+
+class Squared(nn.Module):
+    """Merges double links only if there are any; torch's kernel for the square trusts that."""
+
+    def forward(self, x, e):
+        n = x.shape[0]
+        order = (e[0] * n + e[1]).argsort(stable=True)
+        rows, columns = e[0][order], e[1][order]
+        if not bool(((rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1])).all()):
+            merged = torch.unique(rows * n + columns)
+            rows, columns = merged // n, merged % n
+        starts = torch._convert_indices_from_coo_to_csr(rows, n)
+        links = torch.sparse_csr_tensor(starts, columns, x.new_ones(rows.shape[0]), (n, n))
+        return (links @ links).to_dense() @ x
+
+
+def test_a_way_whose_indices_do_not_fit_the_numbers_crashes_no_kernel():
+    model, double = Squared(), torch.tensor([[0, 0, 1, 2, 0], [1, 1, 2, 0, 1]])
+    single, x = torch.tensor([[0, 1, 2], [1, 2, 0]]), torch.randn(3, 4)
+    again = lg.to_torch(lg.to_ir(model, (x, single)))
+    for links in (single, double):
+        assert bitwise_equal(again(x, links), model(x, links))
+    again = lg.to_torch(lg.to_ir(model, (x, double)))
+    assert bitwise_equal(again(x, double), model(x, double))
+    with pytest.raises(lg.errors.AssumptionError, match="sorted"):
+        again(x, single)

@@ -7,6 +7,8 @@ out of bounds.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import PackedSequence
@@ -85,6 +87,41 @@ def weight_norm(v: torch.Tensor, g: torch.Tensor, dim: int = 0) -> torch.Tensor:
             f"shape {tuple(g.shape)} along axis {dim}; give shape {tuple(wanted)}"
         )
     return torch._weight_norm(v, g, dim)
+
+
+def coo_to_csr(indices: torch.Tensor, size: int, *, out_int32: bool = False) -> torch.Tensor:
+    """Return where each row begins, as ``torch._convert_indices_from_coo_to_csr`` does.
+
+    Args:
+        indices: the row of each element, shape (elements,).
+        size: the number of rows.
+        out_int32: True for a result of int32, False for int64.
+
+    Returns:
+        The number of elements in the rows before each row, and in all rows, shape (size + 1,).
+
+    Raises:
+        ValueError: an index is not the number of a row.
+    """
+    if not indices.is_meta and indices.numel():
+        first, last = torch.stack(indices.aminmax()).tolist()
+        if first < 0 or last >= size:
+            raise ValueError(f"the indices are {first} to {last}; give indices of {size} rows")
+    return torch._convert_indices_from_coo_to_csr(indices, size, out_int32=out_int32)
+
+
+def sparse(constructor: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Return a constructor of sparse tensors whose indices torch checks.
+
+    Args:
+        constructor: a function of torch, such as ``torch.sparse_coo_tensor``.
+    """
+
+    def made(*args: Any, **kwargs: Any) -> torch.Tensor:
+        has_numbers = not any(isinstance(each, torch.Tensor) and each.is_meta for each in args)
+        return constructor(*args, **{**kwargs, "check_invariants": has_numbers})
+
+    return made
 
 
 def _check(data: torch.Tensor, batch_sizes: torch.Tensor) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
+from torch.backends import ContextProp
 from torch.overrides import get_overridable_functions
 
 from layergraph.control_flow import (
@@ -90,6 +91,18 @@ _OPERATORS = (
     "not_ or_ pos pow rshift setitem sub truediv xor"
 ).split()
 
+# Torch does not check the arguments of these, so a graph runs functions that do.
+_CHECKED: dict[str, Function] = {
+    "_convert_indices_from_coo_to_csr": checked.coo_to_csr,
+    "_pad_packed_sequence": checked.pad_packed_sequence,
+    "_weight_norm": checked.weight_norm,
+    **{
+        name: checked.sparse(getattr(torch, name))
+        for form in "bsc bsr compressed coo csc csr".split()
+        for name in [f"sparse_{form}_tensor"]
+    },
+}
+
 _LISTED: tuple[_Listed, ...] = (
     _Listed("torch", torch, FACTORIES),
     # Torch's list lacks these, but its own layers call some of them.
@@ -113,7 +126,6 @@ _LISTED: tuple[_Listed, ...] = (
             "is_inference_mode_enabled"
         ).split(),
     ),
-    _Listed("torch", torch, ("_pad_packed_sequence", "_weight_norm")),
     _Listed("torch._C._nn", torch._C._nn, ("pad_sequence",)),
     _Listed("torch.autograd", torch.autograd, ("grad",)),
     _Listed("torch.nn", torch.nn, ("Parameter",)),
@@ -140,16 +152,11 @@ _LISTED: tuple[_Listed, ...] = (
     ),
 )
 
-# Torch does not check the arguments of these, so a graph runs functions that do.
-_CHECKED: dict[str, Function] = {
-    "torch._pad_packed_sequence": checked.pad_packed_sequence,
-    "torch._weight_norm": checked.weight_norm,
-}
-
 # Methods that torch leaves out of its list.
 _METHODS = (
     "as_strided new new_empty new_empty_strided new_full new_ones new_tensor new_zeros stride "
-    "to_padded_tensor unflatten"
+    "to_padded_tensor to_sparse_bsc to_sparse_bsr to_sparse_coo to_sparse_csc to_sparse_csr "
+    "unflatten"
 ).split()
 
 # These run code, or read or change memory outside of the model.
@@ -214,10 +221,19 @@ def by_name() -> dict[str, Target]:
     for listed_names in _LISTED:
         for name in listed_names.names:
             function = getattr(listed_names.home, name)
-            full = f"{listed_names.prefix}.{name}"
-            table[full] = Target("call_function", _CHECKED.get(full, function))
+            table[f"{listed_names.prefix}.{name}"] = Target("call_function", function)
+    table |= {f"torch.{name}": Target("call_function", each) for name, each in _CHECKED.items()}
+    table |= {full: Target("call_function", each) for full, each in _flags_of_backends()}
     table |= {full: Target("call_function", each) for full, each in transforms.higher_order()}
     return table
+
+
+def _flags_of_backends() -> Iterable[tuple[str, Function]]:
+    """Return the getters of the flags of torch's backends, by name."""
+    for backend in list(vars(torch.backends).values()):
+        for name, each in vars(type(backend)).items():
+            if isinstance(each, ContextProp) and type(each.getter) is types.BuiltinFunctionType:
+                yield f"{backend.__name__}.{name}", each.getter
 
 
 def is_own(member: Any) -> bool:
@@ -272,7 +288,7 @@ def names() -> dict[Function, str]:
         elif full.startswith("torch.Tensor."):
             member = getattr(torch.Tensor, str(target.target))
             found[member if target.op == "call_method" else member.__get__] = full
-    found |= {getattr(torch, full.removeprefix("torch.")): full for full in _CHECKED}
+    found |= {getattr(torch, name): f"torch.{name}" for name in _CHECKED}
     return found
 
 

@@ -28,6 +28,7 @@ from layergraph.torch2ir.folding.fold import Folded
 from layergraph.torch2ir.folding.modes import guard_modes, merged
 from layergraph.torch2ir.indexing.answers import ask
 from layergraph.torch2ir.indexing.found import Found
+from layergraph.torch2ir.indexing.kept_modes import clears_tensors
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo, other_mode
 from layergraph.torch2ir.indexing.tensor_specs import describe_tensors
 from layergraph.torch2ir.indexing.unhandled import advice, unhandled
@@ -130,14 +131,16 @@ def _captured(
     """Run a model and fold its calls, in both modes if its code reads the mode.
 
     If only one mode is wanted, or one IR cannot hold both, the IR is that of the model's own mode,
-    with a guard for the mode of each module whose mode the code reads.
+    with a guard for the mode of each module whose mode the code reads. An IR cannot hold both if
+    training clears tensors that evaluation has cached.
 
     Raises:
         CaptureError: the capture in the model's own mode fails.
     """
     trace = _run(capturer)
     if mode_calls(trace.scopes):
-        if request.modes == "both" and not trace.is_other_refused:
+        is_own = request.modes == "own" or trace.is_other_refused
+        if not (is_own or any(clears_tensors(each.module) for each in request.module_index)):
             ir = _both(request.module_index, capturer, trace, tensors)
             if ir is not None:
                 return ir

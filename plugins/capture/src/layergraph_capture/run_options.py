@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+
+from torch.sparse import check_sparse_tensor_invariants
 
 from layergraph.capturing import Values
 from layergraph.torch2ir.state.changes import Change
@@ -58,3 +61,14 @@ class RunOptions:
     knows: Callable[[Sequence[Change]], bool] | None = None
     branches: Collection[str] = ()
     plan: Plan | None = None
+
+    def checks(self) -> AbstractContextManager[object]:
+        """Return a region for the run, in which torch checks sparse tensors if answers are forced.
+
+        The indices of a way that the numbers do not take may be unsorted or double. Kernels that
+        trust them crash the process; the check raises an error.
+        """
+        is_forced = self.plan is not None or bool(self.answers)
+        if not is_forced:
+            return nullcontext()
+        return check_sparse_tensor_invariants()  # type: ignore[no-untyped-call]

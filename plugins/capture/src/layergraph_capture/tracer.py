@@ -138,7 +138,7 @@ class EagerTracer(Tracer):
             id(tensor) for change in self.carried for tensor in tensors_in(change.now)
         }
         try:
-            with self.short_runs.watching():
+            with self.short_runs.watching(), self.options.checks():
                 trace = super().run()
             self.options.flags.note(self.decisions.asked, self._snapshot.changed)
             self.calls.refuse_late_reads()

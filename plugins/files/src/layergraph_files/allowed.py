@@ -36,7 +36,8 @@ _EXCEPTIONS = frozenset(
     "_unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_nearest_exact1d "
     "_upsample_nearest_exact2d _upsample_nearest_exact3d _assert unsafe_chunk unsafe_split "
     "unsafe_split_with_sizes double is_sparse is_sparse_csr is_nested is_mkldnn "
-    "is_quantized is_mps sparse_dim sparse_mask to_mkldnn to_sparse".split()
+    "is_quantized is_mps sparse_dim sparse_mask to_mkldnn to_sparse to_sparse_bsc to_sparse_bsr "
+    "to_sparse_coo to_sparse_csc to_sparse_csr".split()
 )
 
 # Operations that return memory or handles, builtins of TorchScript, and kernels that use the size
@@ -57,7 +58,11 @@ _IN_PYTHON = "torch.autograd."
 
 # For these names, a graph runs the functions of layergraph.functions.checked. The operations
 # themselves do not check.
-_CHECKED = frozenset({"_pad_packed_sequence", "_weight_norm"})
+_CHECKED = frozenset(
+    "_convert_indices_from_coo_to_csr _pad_packed_sequence _weight_norm sparse_bsc_tensor "
+    "sparse_bsr_tensor sparse_compressed_tensor sparse_coo_tensor sparse_csc_tensor "
+    "sparse_csr_tensor".split()
+)
 
 # Arguments that switch off the checks of a function, or that hold an address.
 _ARGUMENTS = frozenset({"cdata", "check_invariants", "unsafe"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -260,6 +260,21 @@ def _drops_tensors(key: str, now: Any, before: Any) -> bool:
         and not now
         and all(type(each) is torch.Tensor for each in before.values())
     )
+
+
+def clears_tensors(module: nn.Module) -> bool:
+    """Return whether ``train()`` clears tensors that a module has cached.
+
+    The module computes them again after training. A graph in which they are constants would not.
+    """
+    if type(module).train is nn.Module.train:
+        return False
+    members = vars(module)
+    cached = {name: each.copy() for name, each in members.items() if type(each) is dict and each}
+    with unchanged_but_modes(dict(module.named_modules()), ""), suppress(Exception):
+        module.train()
+        return any(_drops_tensors(name, members.get(name), was) for name, was in cached.items())
+    return False
 
 
 _REGISTRIES = vars(nn.Module()).keys()

@@ -163,10 +163,14 @@ def property_asked(capture: Observer) -> Callable[..., Any]:
     get: Callable[..., Any] = backends.ContextProp.__get__
 
     def asked(self: Any, module: Any, kind: Any = None) -> Any:
-        if capture.is_recording() and _outermost() is None:
-            name = next((name for name, each in vars(type(module)).items() if each is self), "")
-            capture.refuse(_told(f"{module.__name__}.{name}"))
-        return get(self, module, kind)
+        result = get(self, module, kind)
+        if not capture.is_recording() or _outermost() is not None:
+            return result
+        if capture.functions.name_of(self.getter) is not None:
+            return _note(capture, self.getter, (), {}, result)
+        name = next((name for name, each in vars(type(module)).items() if each is self), "")
+        capture.refuse(_told(f"{module.__name__}.{name}"))
+        return result
 
     return asked
 
