@@ -15,7 +15,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from itertools import chain
+from itertools import chain, count
 from typing import Any, NamedTuple
 
 import torch
@@ -157,8 +157,8 @@ class Dicts:
 
     @functools.cached_property
     def places(self) -> dict[int, int]:
-        """Return the index of each nonempty dict, by ``id``."""
-        return {id(each): place for place, each in enumerate(self.dicts) if each}
+        """Return the index of each dict, by ``id``."""
+        return dict(zip(map(id, self.dicts), count(), strict=False))
 
     def read(self) -> list[dict[Any, Any]]:
         """Return a copy of each; do not change the copies, because all empty ones are one dict."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from layergraph.ir.values import leaves
@@ -105,24 +105,29 @@ def _segments(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
 
     To compare the targets costs much less than to compare the arguments and the insides.
     """
-    targets = [_target(item) if _computes(item) else None for item in items]
-    count = Counter(targets)
+    targets = [*map(_target, items)]
+    count = Counter(filter(None, targets))
+    if len(count) == count.total():
+        return
     start = 0
-    for end in [n for n, each in enumerate(targets) if count[each] == 1 and each] + [len(items)]:
-        if repeats([each for each in targets[start:end] if each is not None]):
+    alone = [n for n, each in enumerate(targets) if each is not None and count[each] == 1]
+    for end in [*alone, len(items)]:
+        computed = [*filter(None, targets[start:end])]
+        if len(computed) > 1 and repeats(computed):
             yield items[start:end]
         start = end + 1
 
 
-def _target(item: Item) -> object:
-    return (item.path,) if isinstance(item, ModuleCall) else item.target
+def _target(item: Item) -> Hashable:
+    """Return what an item calls; None if it only reads a size or an element."""
+    if isinstance(item, ModuleCall):
+        return (item.path,)
+    is_read = item.value.number is not None or item.target.startswith(("operator.", "layergraph."))
+    return None if is_read else item.target
 
 
 def _computes(item: Item) -> bool:
-    """Return whether an item is more than a read of a size or an element."""
-    if isinstance(item, ModuleCall):
-        return True
-    return item.value.number is None and not item.target.startswith(("operator.", "layergraph."))
+    return _target(item) is not None
 
 
 def steps_in(turn: Sequence[Item], after: Sequence[Item]) -> Iterator[int]:
