@@ -85,8 +85,7 @@ class Reach(ReachedState):
         path: str = "",
     ) -> None:
         """Add a reached object; :meth:`walk` follows it later."""
-        is_plain = type(value) is tuple and PLAIN.issuperset(map(type, value))
-        if not is_plain and not self._is_known(value):
+        if not self._is_known(value):
             self._pending.append((value, label, code, place, path))
 
     def seen(self) -> Collection[Any]:
@@ -130,15 +129,17 @@ class Reach(ReachedState):
             value = members[name]
             if issubclass(type(value), _NAMESPACES):
                 self._member(value, names, code)
-            elif not self._is_known(value):
+            else:
                 self.add(value, (owner, name), code, (members, name))
 
     def _is_known(self, value: Any) -> bool:
         """Return whether a value needs no further work; nearly all are known already."""
         kind = type(value)
+        if kind in PLAIN or (kind is tuple and PLAIN.issuperset(map(type, value))):
+            return True
         if id(value) in self._watched or (kind in _PATCHED and _is_patched(kind, value)):
             return False
-        return kind in PLAIN or id(value) in self._seen
+        return id(value) in self._seen
 
     def _member(self, owner: Any, names: frozenset[str], code: types.CodeType) -> None:
         """Add the members of a module or a class that code names."""
@@ -156,8 +157,7 @@ class Reach(ReachedState):
             for base in followed_bases(owner):
                 members = base.__dict__
                 for name in members.keys() & others:
-                    if not self._is_known(members[name]):
-                        self.add(members[name], (_of(base), name), code, (base, name))
+                    self.add(members[name], (_of(base), name), code, (base, name))
 
     def _bound(
         self, variables: dict[str, Any], names: frozenset[str], code: types.CodeType

@@ -12,15 +12,16 @@ import threading
 import types
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from itertools import chain, count
+from itertools import count
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from layergraph.torch2ir.state.same_objects import are_all_the_same
 from layergraph.torch2ir.tracing.patches import put
 
 Read = Callable[[Any], Any]
@@ -170,14 +171,7 @@ class Dicts:
         if [*map(len, self.dicts)] != [*map(len, state)]:
             return False
         # Nearly all are empty.
-        now, was = [*filter(None, self.dicts)], [*filter(None, state)]
-        return all(map(operator.is_, chain.from_iterable(now), chain.from_iterable(was))) and all(
-            map(operator.is_, _values(now), _values(was))
-        )
-
-
-def _values(dicts: Sequence[dict[Any, Any]]) -> Iterator[Any]:
-    return chain.from_iterable(map(operator.methodcaller("values"), dicts))
+        return are_all_the_same([*filter(None, self.dicts)], [*filter(None, state)])
 
 
 # --- what holds objects: equal if it holds the very same ones ---
