@@ -189,12 +189,13 @@ def test_a_setter_that_no_patch_sees_is_seen_by_the_state():
 
 
 def test_a_generator_that_no_patch_sees_is_seen_by_its_seed():
-    hidden = [torch.default_generator]
+    # As above, the search does not find it.
+    hidden = iter([torch.default_generator] * 4)
 
     def forward(m, x):
-        state = hidden[0].get_state()
+        state = next(hidden).get_state()
         y = x + torch.rand(4)
-        hidden[0].set_state(state)
+        next(hidden).set_state(state)
         return y + torch.rand(4)
 
     for args in ((X,), None):

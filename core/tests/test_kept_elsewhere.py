@@ -17,6 +17,7 @@ X = torch.arange(12.0).reshape(3, 4)
 HELPERS = """
 import dataclasses
 import enum
+import functools
 import types
 
 import numpy as np
@@ -113,6 +114,37 @@ def by_object():
 
 def by_default(asks=[torch.is_grad_enabled]):
     return asks[0]()
+
+
+class Asking:
+    asks = staticmethod(torch.is_grad_enabled)
+
+    def by_method(self, asks=torch.is_grad_enabled):
+        return asks()
+
+
+def made():
+    return Asking()
+
+
+def by_class():
+    return made().asks()
+
+
+def by_default_of_a_method():
+    return made().by_method()
+
+
+pair = 1, torch.is_grad_enabled
+late = functools.partial(torch.is_grad_enabled)
+
+
+def by_tuple():
+    return pair[1]()
+
+
+def by_partial():
+    return late()
 """
 
 
@@ -163,8 +195,11 @@ def test_a_count_by_which_nothing_is_decided_is_left_alone(helpers, with_inputs)
     assert bitwise_equal(rebuilt(X), model(X))
 
 
+ASKING = "by_list by_nested_dict by_namespace by_object by_default by_class by_default_of_a_method"
+
+
 @both_ways
-@pytest.mark.parametrize("name", "by_list by_nested_dict by_namespace by_object by_default".split())
+@pytest.mark.parametrize("name", [*ASKING.split(), "by_tuple", "by_partial"])
 def test_what_code_asks_through_what_it_keeps_is_noted(helpers, name, with_inputs):
     class Model(nn.Module):
         def forward(self, x):

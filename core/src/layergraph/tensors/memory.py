@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
@@ -134,6 +135,12 @@ def is_block(tensor: torch.Tensor) -> bool:
     return type(tensor) in PLAIN_CLASSES and is_plain(tensor)
 
 
+def are_blocks(tensors: Sequence[torch.Tensor]) -> bool:
+    """Return whether :func:`is_block` holds for all of many tensors; False if it is unknown."""
+    keys = map(torch._C.DispatchKeySet.raw_repr, map(torch._C._dispatch_keys, tensors))
+    return PLAIN_CLASSES.issuperset(map(type, tensors)) and _dense.issuperset(keys)
+
+
 def is_plain(tensor: torch.Tensor) -> bool:
     """Return whether a tensor is one strided, dense block of memory, or is so on meta."""
     keys = torch._C._dispatch_keys(tensor)
@@ -230,7 +237,17 @@ def places_of(tensors: Sequence[torch.Tensor]) -> list[object]:
     The entry of a tensor that is not plain equals no other entry.
     """
     with torch._C.DisableTorchFunction():
-        return [_place(each) if is_plain(each) else object() for each in tensors]
+        if not are_blocks(tensors):
+            return [_place(each) if is_plain(each) else object() for each in tensors]
+        # A model has many tensors, so the loop over them runs in C.
+        storages = map(_identity, map(torch.Tensor.untyped_storage, tensors))
+        offsets, strides = (map(look, tensors) for look in _OFFSET_AND_STRIDE)
+        return [*zip(storages, offsets, strides, map(_shape_and_dtype, tensors), strict=True)]
+
+
+_identity = operator.attrgetter("_cdata")
+_OFFSET_AND_STRIDE = (torch.Tensor.storage_offset, torch.Tensor.stride)
+_shape_and_dtype = operator.attrgetter("shape", "dtype")
 
 
 def _place(tensor: torch.Tensor) -> tuple[object, ...]:

@@ -20,11 +20,10 @@ def by_identity(read: Callable[[CodeType], T]) -> Callable[[CodeType], T]:
     known: dict[int, tuple[CodeType, T]] = {}
 
     def call(code: CodeType) -> T:
-        found = known.get(id(code))
-        if found is None:
+        if id(code) not in known:
             if len(known) >= _MANY:
                 known.clear()
-            found = known[id(code)] = code, read(code)
-        return found[1]
+            known[id(code)] = code, read(code)
+        return known[id(code)][1]
 
     return call

@@ -6,6 +6,7 @@ import dis
 import functools
 import sys
 import types
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -31,6 +32,18 @@ PLAIN: frozenset[type] = frozenset(
         *(types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType),
     }
 )
+
+
+def own_attributes(module: nn.Module, without: Collection[type]) -> list[tuple[str, Any]]:
+    """Return the attributes that a module has in addition to those of every module, by name.
+
+    Args:
+        module: the module.
+        without: the types of values to leave out.
+    """
+    members = vars(module)
+    names = sorted(members.keys() - OF_TORCH)
+    return [(name, members[name]) for name in names if type(members[name]) not in without]
 
 
 _STORE_DEREF = dis.opmap["STORE_DEREF"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -62,34 +63,35 @@ def _only_passes_on(module: nn.Module, names: frozenset[str], modules: list[nn.M
     A stand-in switches the children, because one call for each child would be slow.
     """
     children = list(module.children())
-    if any("train" in vars(each) for each in children):
+    members = [*map(vars, modules)]
+    # A scripted module inside has its mode elsewhere.
+    if any("train" in vars(each) for each in children) or not all(map(_has_mode, members)):
         return False
     parameters = [each for own in modules for each in own._parameters.values() if each is not None]
-    wants = [each.requires_grad for each in parameters]
-    plain = [each for each in parameters if is_plain(each)]
-    data = [each.detach() for each in plain]
+    wants = [*map(_wants_gradient, parameters)]
+    plain = [*filter(is_plain, parameters)]
+    data = [*map(torch.Tensor.detach, plain)]
     places = places_of(plain)
-    members = [vars(each) for each in modules]
-    before = [each.copy() for each in members]
+    before = [*map(dict.copy, members)]
     keys = list(chain.from_iterable(before))
     values = list(chain.from_iterable(map(dict.values, before)))
-    inside = [(each, list(map(vars, modules_in(each)))) for each in children]
+    modes = [*map(_mode, before)]
+    inside = [(each, [*map(vars, modules_in(each))]) for each in children]
 
     def is_as_before() -> bool:
         for each in children:
             vars(each).pop("train", None)
-        for now, was in zip(members, before, strict=True):
-            now["training"] = was["training"]
+        _set_modes(members, modes)
         return (
             list(chain.from_iterable(members)) == keys
             and all(map(operator.is_, chain.from_iterable(map(dict.values, members)), values))
-            and [each.requires_grad for each in parameters] == wants
+            and [*map(_wants_gradient, parameters)] == wants
             and places_of(plain) == places
         )
 
     try:
         return all(
-            _passes_on(module, inside, mode, switch) and is_as_before()
+            _passes_on(members, inside, mode, switch) and is_as_before()
             for mode in (True, False)
             for switch in _switches(module, names, mode)
         )
@@ -116,20 +118,18 @@ def _switches(
 
 
 def _passes_on(
-    module: nn.Module,
+    members: list[dict[str, Any]],
     inside: list[tuple[nn.Module, list[dict[str, Any]]]],
     mode: bool,
     switch: Callable[[], object],
 ) -> bool:
     asked: list[tuple[nn.Module, bool]] = []
-    members = [vars(module), *(each for _, own in inside for each in own)]
-    for each in members:
-        each["training"] = not mode
+    _set_modes(members, repeat(not mode))
     for child, own in inside:
         vars(child)["train"] = partial(_switched, asked, child, own)
     with NothingChanged("train"):
         switch()
-    all_switched = all(each["training"] is mode for each in members)
+    all_switched = all(map(operator.is_, map(_mode, members), repeat(mode)))
     return all_switched and asked == [(child, mode) for child, _ in inside]
 
 
@@ -140,20 +140,28 @@ def _switched(
     mode: bool = True,
 ) -> nn.Module:
     asked.append((child, mode))
-    for each in members:
-        each["training"] = mode
+    _set_modes(members, repeat(mode))
     return child
+
+
+def _set_modes(members: list[dict[str, Any]], modes: Iterable[bool]) -> None:
+    # A model has many modules, so the loops of this trial run in C.
+    deque(map(operator.setitem, members, repeat("training"), modes), maxlen=0)
+
+
+_mode = operator.itemgetter("training")
+_has_mode = operator.methodcaller("__contains__", "training")
+_wants_gradient = operator.attrgetter("requires_grad")
 
 
 def modules_in(module: nn.Module) -> list[nn.Module]:
     """Return a module and all modules inside it, each once."""
-    found = {id(module): module}
-    stack = [module]
-    while stack:
-        for each in stack.pop()._modules.values():
-            if each is not None and id(each) not in found:
-                found[id(each)] = each
-                stack.append(each)
+    found: dict[int, nn.Module] = {}
+    level = {id(module): module}
+    while level:
+        found |= level
+        below = chain.from_iterable([each._modules.values() for each in level.values()])
+        level = {id(each): each for each in below if each is not None and id(each) not in found}
     return list(found.values())
 
 

@@ -9,7 +9,7 @@ import torch
 
 from layergraph.tensors.hidden_states import hidden_states
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
-from layergraph.torch2ir.state.same_objects import are_one, are_the_same
+from layergraph.torch2ir.state.same_objects import are_all_the_same, are_one
 
 
 def note_leaves(module_index: ModuleIndex) -> dict[ModuleInfo, bool]:
@@ -48,7 +48,7 @@ def may_trace_into(module_info: ModuleInfo) -> bool:
 
 def is_untouched(module_info: ModuleInfo) -> bool:
     """Return whether a leaf still holds the objects of the index; a quick check for most leaves."""
-    return all(map(are_the_same, _members(module_info), module_info.as_found))
+    return are_all_the_same(_members(module_info), module_info.as_found)
 
 
 def note_left(module_info: ModuleInfo) -> None:
@@ -98,8 +98,9 @@ def note_hidden(module_info: ModuleInfo) -> None:
 
 def assigned_states(module_info: ModuleInfo) -> dict[str, torch.Tensor | None]:
     """Return the hidden states that code has assigned since the last call of the leaf."""
-    found = module_info.hidden
-    return {name: each for name, each in _hidden(module_info).items() if each is not found[name]}
+    now = module_info.module._buffers
+    found = module_info.hidden.items()
+    return {name: now.get(name) for name, was in found if now.get(name) is not was}
 
 
 def _hidden(module_info: ModuleInfo) -> dict[str, torch.Tensor | None]:

@@ -28,6 +28,8 @@ from layergraph.torch2ir.indexing.followed import (
 )
 from layergraph.torch2ir.indexing.opaque import home_of, members_of
 from layergraph.torch2ir.indexing.reached import Code, Label, Place, ReachedState
+from layergraph.torch2ir.state.query_homes import homes_inside, is_watched
+from layergraph.torch2ir.state.query_stand_ins import watched
 from layergraph.torch2ir.state.snapshots import Spot, is_iterator, keeper_of, slots_of
 
 
@@ -50,6 +52,7 @@ class Reach(ReachedState):
         self._seen: dict[int, Any] = {id(each): each for each in given}
         self.codes: dict[int, types.CodeType] = {}
         self.computed: dict[int, dict[Any, Any]] = {}
+        self._watched = watched()
         self._bindings: dict[int, Any] = {}
         self._classes: set[type] = set()
         self._looked: set[tuple[int, frozenset[str]]] = set()
@@ -82,8 +85,7 @@ class Reach(ReachedState):
         path: str = "",
     ) -> None:
         """Add a reached object; :meth:`walk` follows it later."""
-        is_plain = type(value) is tuple and PLAIN.issuperset(map(type, value))
-        if not is_plain and not self._is_known(value):
+        if not self._is_known(value):
             self._pending.append((value, label, code, place, path))
 
     def seen(self) -> Collection[Any]:
@@ -127,15 +129,17 @@ class Reach(ReachedState):
             value = members[name]
             if issubclass(type(value), _NAMESPACES):
                 self._member(value, names, code)
-            elif not self._is_known(value):
+            else:
                 self.add(value, (owner, name), code, (members, name))
 
     def _is_known(self, value: Any) -> bool:
         """Return whether a value needs no further work; nearly all are known already."""
         kind = type(value)
-        if kind in _METHODS and applied_class(value) is not None:
+        if kind in PLAIN or (kind is tuple and PLAIN.issuperset(map(type, value))):
+            return True
+        if id(value) in self._watched or (kind in _PATCHED and _is_patched(kind, value)):
             return False
-        return kind in PLAIN or (id(value) in self._seen and kind not in _CACHES)
+        return id(value) in self._seen
 
     def _member(self, owner: Any, names: frozenset[str], code: types.CodeType) -> None:
         """Add the members of a module or a class that code names."""
@@ -153,8 +157,7 @@ class Reach(ReachedState):
             for base in followed_bases(owner):
                 members = base.__dict__
                 for name in members.keys() & others:
-                    if not self._is_known(members[name]):
-                        self.add(members[name], (_of(base), name), code, (base, name))
+                    self.add(members[name], (_of(base), name), code, (base, name))
 
     def _bound(
         self, variables: dict[str, Any], names: frozenset[str], code: types.CodeType
@@ -180,17 +183,23 @@ class Reach(ReachedState):
             if base in self._classes:
                 continue
             self._classes.add(base)
+            self._keep_inside(base)
             if _CACHES.isdisjoint(map(type, base.__dict__.values())):
                 continue
             for name, member in base.__dict__.items():
                 if type(member) in _CACHES and is_cached(member):
                     self.add(member, (_of(base), name), code, (base, name))
 
+    def _keep_inside(self, code: Any) -> None:
+        """Add the functions that report the state of torch in a class or a function."""
+        for holder, name, value in homes_inside(code):
+            self.keep_callable((holder, name), value)
+
     # --- values ---
 
     def _visit(self, value: Any, label: Label, code: Code, place: Place | None, path: str) -> None:
         kind = type(value)
-        if place is not None and _is_replaceable(kind, value):
+        if place is not None and _is_patched(kind, value):
             self.keep_callable(place, value)
         if id(value) in self._seen:
             return
@@ -223,6 +232,7 @@ class Reach(ReachedState):
             # A wrapper calls the function that it holds.
             self.add(function.__dict__.get("__wrapped__"), label, code, None, path)
             return
+        self._keep_inside(function)
         if function.__dict__:
             self._binding(function.__dict__, label, code)
         for name, value in function.__dict__.items():
@@ -257,7 +267,7 @@ class Reach(ReachedState):
         # Reading a subclass may run its own code.
         if base is list:
             for index, each in enumerate(list.__iter__(value)):
-                place = None if applied_class(each) is None else (value, index)
+                place = (value, index) if _is_patched(type(each), each) else None
                 self.add(each, label, code, place, path)
         elif base is not dict:
             self._items(base.__iter__(value), label, code, path)
@@ -290,10 +300,15 @@ _METHODS = (types.BuiltinMethodType, types.MethodType)
 _CACHES = frozenset({functools._lru_cache_wrapper, staticmethod, classmethod})
 
 
-def _is_replaceable(kind: type, value: Any) -> bool:
-    if kind in _CACHES:
-        return is_cached(value)
-    return kind in _METHODS and applied_class(value) is not None
+# Nearly all functions that a run patches have one of these types.
+_PATCHED = _CACHES | {*_METHODS, functools.partial, tuple}
+
+
+def _is_patched(kind: type, value: Any) -> bool:
+    """Return whether a run patches the places of a value."""
+    if kind in _CACHES and is_cached(value):
+        return True
+    return is_watched(value) or (kind in _METHODS and applied_class(value) is not None)
 
 
 def is_cached(member: Any) -> bool:

@@ -47,7 +47,7 @@ class Listener:
         """Receive the names that code with these globals is the first to mention."""
 
     def found_callable(self, place: Place, function: Any) -> None:
-        """Receive a function with a cache, or the ``apply`` of an autograd.Function."""
+        """Receive a function that a run patches, because torch's modes miss its calls."""
 
 
 class ReachedState:

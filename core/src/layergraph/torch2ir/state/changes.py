@@ -15,7 +15,7 @@ from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported
 from layergraph.functions.foreign import applied_class
-from layergraph.torch2ir.indexing.followed import OF_TORCH, PLAIN
+from layergraph.torch2ir.indexing.followed import PLAIN, own_attributes
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.indexing.reach import Reach
 from layergraph.torch2ir.indexing.reached import Label, Listener, Reached
@@ -328,10 +328,9 @@ def _followed(module_index: ModuleIndex) -> Iterator[Reach]:
         for name in _CALLED:
             for hook in members.get(name, {}).values():
                 reach.add(hook, (None, name), None, None, each.path)
-        own = members.keys() - OF_TORCH
-        for name in sorted([name for name in own if type(members[name]) not in PLAIN]):
-            if not each.is_leaf or applied_class(members[name]) is None:
-                reach.add(members[name], (None, name), None, (members, name), each.path)
+        for name, value in own_attributes(each.module, PLAIN):
+            if not each.is_leaf or applied_class(value) is None:
+                reach.add(value, (None, name), None, (members, name), each.path)
     reach.walk()
     yield reach
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 import os
 import random
 import re
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Callable
 from inspect import CO_GENERATOR
 from types import CodeType, FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import backends
@@ -22,7 +23,9 @@ from torch import backends
 from layergraph.torch2ir.code_owners import TORCH_FOLDER, is_capturing
 from layergraph.torch2ir.state.generators import foreign_generators
 from layergraph.torch2ir.state.global_state import getters, setters
-from layergraph.torch2ir.tracing.observer import Observer
+
+if TYPE_CHECKING:
+    from layergraph.torch2ir.tracing.observer import Observer
 
 _BACKENDS = f"{TORCH_FOLDER}backends{os.sep}"
 
@@ -47,6 +50,27 @@ def stand_ins() -> dict[int, Any]:
     pairs = watched().items()
     found = {key: functools.partial(call, original) for key, (original, call) in pairs}
     return {**found, id(GENERATOR): _Generator()}
+
+
+def stand_in_of(value: Any) -> Any | None:
+    """Return the stand-in of a watched object, or of a container of one; None for other values."""
+    others = stand_ins()
+    if id(value) in others:
+        return others[id(value)]
+    if type(value) is tuple:
+        items = [stand_in_of(each) or each for each in value]
+        return tuple(items) if any(map(operator.is_not, items, value)) else None
+    if type(value) is dict:
+        return {name: stand_in_of(each) or each for name, each in value.items()}
+    if type(value) is staticmethod:
+        inner = stand_in_of(value.__func__)
+        return None if inner is None else staticmethod(inner)
+    if type(value) is functools.partial:
+        inner = stand_in_of(value.func)
+        return inner and functools.partial(inner, *value.args, **value.keywords)
+    if getattr(value, "__self__", None) is GENERATOR:
+        return functools.partial(call_method, others[id(GENERATOR)], value.__name__)
+    return None
 
 
 # --- what is watched ---

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -31,6 +33,25 @@ def are_the_same(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
     if not one or not other:
         return len(one) == len(other)
     return list(one) == list(other) and all(map(operator.is_, one.values(), other.values()))
+
+
+def are_all_the_same(ones: Sequence[dict[Any, Any]], others: Sequence[dict[Any, Any]]) -> bool:
+    """Return whether :func:`are_the_same` holds for each pair of dicts of two equal sequences.
+
+    Keys have to be the very same objects, too. A dict that is new may differ here and be the same.
+    """
+    return (
+        [*map(len, ones)] == [*map(len, others)]
+        and all(map(operator.is_, chain.from_iterable(ones), chain.from_iterable(others)))
+        and all(map(operator.is_, _values(ones), _values(others)))
+    )
+
+
+def _values(dicts: Sequence[dict[Any, Any]]) -> Iterator[Any]:
+    return chain.from_iterable(map(_values_of, dicts))
+
+
+_values_of = operator.methodcaller("values")
 
 
 def fill(holder: dict[Any, Any], contents: dict[Any, Any]) -> None:

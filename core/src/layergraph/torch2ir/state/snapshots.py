@@ -14,15 +14,16 @@ import threading
 import types
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from itertools import chain
+from itertools import count
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from layergraph.torch2ir.state.same_objects import are_all_the_same
 from layergraph.torch2ir.tracing.patches import put
 
 Read = Callable[[Any], Any]
@@ -159,8 +160,8 @@ class Dicts:
 
     @functools.cached_property
     def places(self) -> dict[int, int]:
-        """Return the index of each nonempty dict, by ``id``."""
-        return {id(each): place for place, each in enumerate(self.dicts) if each}
+        """Return the index of each dict, by ``id``."""
+        return dict(zip(map(id, self.dicts), count(), strict=False))
 
     def read(self) -> list[dict[Any, Any]]:
         """Return a copy of each; do not change the copies, because all empty ones are one dict."""
@@ -172,14 +173,7 @@ class Dicts:
         if [*map(len, self.dicts)] != [*map(len, state)]:
             return False
         # Nearly all are empty.
-        now, was = [*filter(None, self.dicts)], [*filter(None, state)]
-        return all(map(operator.is_, chain.from_iterable(now), chain.from_iterable(was))) and all(
-            map(operator.is_, _values(now), _values(was))
-        )
-
-
-def _values(dicts: Sequence[dict[Any, Any]]) -> Iterator[Any]:
-    return chain.from_iterable(map(operator.methodcaller("values"), dicts))
+        return are_all_the_same([*filter(None, self.dicts)], [*filter(None, state)])
 
 
 # --- what holds objects: equal if it holds the very same ones ---

@@ -8,7 +8,7 @@ from typing import Any
 
 from layergraph.torch2ir.indexing.reached import Listener, Place
 from layergraph.torch2ir.state.changes import Unchanged
-from layergraph.torch2ir.state.state_queries import queries_of
+from layergraph.torch2ir.state.query_stand_ins import stand_in_of
 from layergraph.torch2ir.tracing.applied_functions import seen_again
 from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import Patch, Patcher
@@ -54,8 +54,6 @@ class ReachedCode(Listener):
         """See :class:`reached.Listener`."""
         for patch in list(self._scope_patches(members)):
             self._put(patch)
-        for patch in queries_of(self._observer.module_index, members):
-            self._put(patch)
 
     def named(self, members: dict[str, Any], names: Collection[str]) -> None:
         """See :class:`reached.Listener`."""
@@ -64,7 +62,8 @@ class ReachedCode(Listener):
 
     def found_callable(self, place: Place, function: Any) -> None:
         """See :class:`reached.Listener`."""
-        self._put((*place, seen_again(function) or uncached(self._observer, function)))
+        new = seen_again(function) or stand_in_of(function) or uncached(self._observer, function)
+        self._put((*place, new))
 
     def _put(self, patch: Patch) -> None:
         self._patcher.put(*patch)

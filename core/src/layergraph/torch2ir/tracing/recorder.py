@@ -25,12 +25,14 @@ class Recorder:
         root: the call of the model.
         scope: the module call that is being recorded.
         position: that of the next value, which grows with each call.
+        targets: the kinds and targets of the calls so far; deferred calls do not count.
     """
 
     def __init__(self) -> None:
         # A module call starts before the position of each value in it.
         self.position = 1
         self.root = self.scope = ModuleCall("", None, 0)
+        self.targets: set[tuple[Kind, str]] = set()
 
     def value(self, wish: str) -> TracedValue:
         """Return a new value at the current position."""
@@ -53,6 +55,7 @@ class Recorder:
         value = self.value(wish_of(target))
         value.call = Call(kind, target, args, kwargs, value, where, when, is_late)
         self.scope.items.append(value.call)
+        self.targets.add((kind, target))
         return value
 
     def late(self) -> DeferredCall:

@@ -191,7 +191,7 @@ class Tracer(WayOfTracing):
         yield from transforms(self.is_recording)
         yield from higher_order_calls(self.is_recording, self.higher_order)
         yield from jagged_tensors(self.is_recording)
-        yield from state_queries(self, self.module_index)
+        yield from state_queries(self)
         yield from environment(self)
         yield from import_patches(self)
         yield from self.patches()

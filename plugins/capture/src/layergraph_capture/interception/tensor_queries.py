@@ -64,7 +64,7 @@ class TensorQueries:
         self._decisions = trackers.decisions
         self._answer = switch.unrecorded
         self._refuse = refuse
-        self._ranks = Ranks()
+        self._ranks = Ranks(recorder)
         # The value of the old grad mode for each open region, by the ``id`` of its context object.
         self._regions: dict[int, tuple[object, TracedValue]] = {}
 

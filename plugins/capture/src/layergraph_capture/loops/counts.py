@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from layergraph.ir import Value
 from layergraph.ir.values import leaves
 from layergraph.torch2ir.tracing.module_call import (
+    Call,
     ModuleCall,
     Trace,
     TracedValue,
     calls_in,
     inside_out,
 )
-from layergraph_capture.loops.repeats import Forms, Item, repeats
+from layergraph_capture.loops.repeats import SIZE, Forms, Item, repeats
 from layergraph_capture.loops.turns import COUNT
 from layergraph_capture.loops.written import ASSUME, LENGTH
 
@@ -49,7 +52,8 @@ def counts_of(trace: Trace) -> list[Count]:
     if not named:
         return []
     found: dict[int, Count] = {}
-    for turns, steps in sorted(set(_repeated(trace)), reverse=True, key=lambda each: each[0]):
+    repeated = _repeated(trace, partial(_may_count, named))
+    for turns, steps in sorted(set(repeated), reverse=True, key=lambda each: each[0]):
         for number in named:
             each = _part_of_a_turn(number, turns, steps)
             if each is not None:
@@ -58,6 +62,29 @@ def counts_of(trace: Trace) -> list[Count]:
                 # Each turn of a loop repeats something a number of times that is always the same.
                 found.setdefault(number, Count(number, number))
     return sorted(found.values(), reverse=True)
+
+
+def _may_count(named: Collection[int], items: Sequence[Item]) -> bool:
+    """Return whether a number may count turns in a part of a record: see :func:`_part_of_a_turn`.
+
+    This check costs much less than the search for turns. No number of turns is larger than that of
+    the calls with one target, and integers that grow from turn to turn are arguments of such calls.
+    """
+    most = max(Counter(filter(None, map(_target, items))).values())
+    return min(named) - most <= _MOST_SPECIAL_TURNS or any(
+        max(numbers) - min(numbers) > 1 for numbers in _integers(items).values()
+    )
+
+
+def _integers(items: Sequence[Item]) -> dict[Hashable, set[int]]:
+    """Return the integers that stand at one place of the arguments of calls with one target."""
+    found: dict[Hashable, set[int]] = {}
+    for item in items:
+        what = item.path if isinstance(item, ModuleCall) else item.target
+        for place, number in enumerate(_given(item)):
+            if type(number) is int:
+                found.setdefault((item.kind, what, place), set()).add(number)
+    return found
 
 
 def _part_of_a_turn(number: int, turns: int, steps: frozenset[int]) -> int | None:
@@ -84,12 +111,19 @@ def turns_in(trace: Trace) -> list[int]:
     return sorted(turns for turns, _ in _repeated(trace))
 
 
-def _repeated(trace: Trace) -> Iterator[tuple[int, frozenset[int]]]:
-    """Yield, for each repetition that computes, its turns, and the steps of integers in it."""
+def _repeated(
+    trace: Trace, is_of_interest: Callable[[Sequence[Item]], bool] = bool
+) -> Iterator[tuple[int, frozenset[int]]]:
+    """Yield, for each repetition that computes, its turns, and the steps of integers in it.
+
+    Args:
+        trace: the record of a run.
+        is_of_interest: returns whether to search a part of the record.
+    """
     # In this run, the numbers of turns are plain numbers.
     forms = Forms((int, float))
     for scope in inside_out(trace.root):
-        for items in _segments(scope.items):
+        for items in filter(is_of_interest, _segments(scope.items)):
             for each in repeats(forms.of(items)):
                 starts = [(each.start, each)]
                 starts += [(each.start + inner.start, inner) for inner in each.inside]
@@ -105,32 +139,42 @@ def _segments(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
 
     To compare the targets costs much less than to compare the arguments and the insides.
     """
-    targets = [_target(item) if _computes(item) else None for item in items]
-    count = Counter(targets)
+    targets = [*map(_target, items)]
+    count = Counter(filter(None, targets))
+    if len(count) == count.total():
+        return
     start = 0
-    for end in [n for n, each in enumerate(targets) if count[each] == 1 and each] + [len(items)]:
-        if repeats([each for each in targets[start:end] if each is not None]):
+    alone = [n for n, each in enumerate(targets) if each is not None and count[each] == 1]
+    for end in [*alone, len(items)]:
+        computed = [*filter(None, targets[start:end])]
+        if len(computed) > 1 and repeats(computed):
             yield items[start:end]
         start = end + 1
 
 
-def _target(item: Item) -> object:
-    return (item.path,) if isinstance(item, ModuleCall) else item.target
+def _target(item: Item) -> Hashable:
+    """Return what an item calls; None if it only reads a size or an element."""
+    if isinstance(item, ModuleCall):
+        return (item.path,)
+    is_read = item.value.number is not None or item.target.startswith(("operator.", "layergraph."))
+    return None if is_read else item.target
 
 
 def _computes(item: Item) -> bool:
-    """Return whether an item is more than a read of a size or an element."""
-    if isinstance(item, ModuleCall):
-        return True
-    return item.value.number is None and not item.target.startswith(("operator.", "layergraph."))
+    return _target(item) is not None
 
 
 def steps_in(turn: Sequence[Item], after: Sequence[Item]) -> Iterator[int]:
     """Yield by how much integers grow from one turn to the next."""
     for one, other in zip(turn, after, strict=False):
-        for number, next_number in zip(leaves(*one.args), leaves(*other.args), strict=False):
+        for number, next_number in zip(_given(one), _given(other), strict=False):
             if type(number) is int and type(next_number) is int:
                 yield next_number - number
+
+
+def _given(item: Item) -> Sequence[Value]:
+    """Return the leaves of the arguments; none for a read of a size, whose integer is an axis."""
+    return () if isinstance(item, Call) and item.target == SIZE else leaves(*item.args)
 
 
 def named_numbers(root: ModuleCall) -> Iterator[int]:
@@ -140,12 +184,13 @@ def named_numbers(root: ModuleCall) -> Iterator[int]:
         root: the call of the model, as far as it has got.
     """
     for call in calls_in(root):
-        if call.target in (ASSUME, LENGTH, COUNT) and type(call.args[1]) is int:
-            yield call.args[1]
-        elif call.target in _COMPARISONS:
+        if call.target in _COMPARISONS:
             for each in call.args:
                 if isinstance(each, TracedValue) and each.number is not None:
                     yield each.number
+        elif call.target in _GUARDS and type(call.args[1]) is int:
+            yield call.args[1]
 
 
+_GUARDS = frozenset({ASSUME, LENGTH, COUNT})
 _COMPARISONS = frozenset(f"operator.{name}" for name in "lt le gt ge ne".split())

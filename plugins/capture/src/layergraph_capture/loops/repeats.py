@@ -109,10 +109,11 @@ class Forms:
 
 
 def _is_of_size(item: Item) -> TypeGuard[Call]:
-    return isinstance(item, Call) and item.target == _SIZE and item.when is None
+    return isinstance(item, Call) and item.target == SIZE and item.when is None
 
 
-_SIZE = "torch.Tensor.size"
+SIZE = "torch.Tensor.size"
+"""The function that reads a size."""
 
 
 def form_of(value: Value, numbers: tuple[type, ...] = (int,)) -> object:

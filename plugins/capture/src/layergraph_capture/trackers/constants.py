@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
-from layergraph.torch2ir.indexing.followed import is_followed
+from layergraph.torch2ir.indexing.followed import is_followed, own_attributes
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.indexing.opaque import held_by_function, is_of, members_of
 
@@ -43,10 +42,11 @@ class Constants:
                     # A scripted module has no Python function here.
                     forward = inspect.getattr_static(cls, "forward", None)
                     self._of_model.enter(forward, module_info.key("forward"))
-                members = vars(module_info.module).items()
-                for name, value in [each for each in members if type(each[1]) not in _PLAIN]:
-                    if name not in _REGISTERED and not (type(value) in _EMPTY and not value):
-                        self._of_model.enter(value, module_info.key(name))
+                held, members = own_attributes(module_info.module, _PLAIN), vars(module_info.module)
+                if any(map(members.get, _HOOKS)):
+                    held += [(name, members.get(name)) for name in _HOOKS]
+                for name, value in held:
+                    self._of_model.enter(value, module_info.key(name))
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return iter(self._of_model.found.values())
@@ -105,10 +105,9 @@ def _search_globals() -> _Search:
 
 
 _ITERABLES = (list, tuple, set, frozenset)
-_REGISTERED = frozenset({"_parameters", "_buffers", "_modules"})
+_HOOKS = [name for name in vars(nn.Module()) if name.endswith("_hooks")]
 # Nearly all attributes of modules have one of these types.
-_PLAIN = frozenset({bool, int, float, str, type(None)})
-_EMPTY = frozenset({dict, OrderedDict, list, tuple, set})
+_PLAIN: frozenset[type] = frozenset({bool, int, float, str, type(None)})
 _WITHOUT_TENSORS = (bool, int, float, complex, str, bytes, type(None), type, nn.Module, torch.dtype)
 
 
