@@ -57,7 +57,7 @@ def through_a_file(trip: RoundTrip) -> str:
     original, _ = trip.both()
     from layergraph.api import default_ir2torch
     from layergraph.functions.names import Targets, unlisted
-    from layergraph.io import load_model, save
+    from layergraph_files.api import load_model, save
 
     known = Targets(default_ir2torch().hooks.named_functions())
     names = sorted({str(name) for _, name in unlisted(trip.captured(), known)})
