@@ -107,7 +107,7 @@ class CompositeBuilder:
     def _made(self, written: _Written) -> fx.Graph:
         where = Place("implementation", written.name)
         with refusals(where):
-            graph = fx_graph(
+            graph, _ = fx_graph(
                 written.graph, where, self._functions, written.targets, written.methods
             )
         for node in graph.nodes:

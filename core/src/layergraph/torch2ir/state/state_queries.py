@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import backends
 
@@ -22,11 +22,13 @@ from layergraph.torch2ir.state.query_stand_ins import (
     property_set,
     stand_ins,
 )
-from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import ENTRIES, Patch
 
+if TYPE_CHECKING:
+    from layergraph.torch2ir.tracing.tracer import Tracer
 
-def state_queries(capture: Observer, module_index: ModuleIndex) -> Iterator[Patch]:
+
+def state_queries(capture: Tracer, module_index: ModuleIndex) -> Iterator[Patch]:
     """Yield the patches that record reads and writes of the state of torch."""
     yield current, "capture", capture
     whole, parts = homes()
