@@ -23,12 +23,7 @@ from layergraph.ir2torch.submodules import owner_of
 
 
 class CompositeBuilder:
-    """Builds the modules that run graphs; equal graphs are compiled once.
-
-    Args:
-        ir: the IR.
-        functions: the functions that nodes may name.
-    """
+    """Builds the modules that run graphs; equal graphs are compiled once."""
 
     def __init__(self, ir: Ir, functions: Targets) -> None:
         self._ir = ir

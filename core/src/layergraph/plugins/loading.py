@@ -312,11 +312,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def way_to_get(distribution: str) -> str:
-    """Return the remedy for a missing distribution: install or enable it.
-
-    Args:
-        distribution: the normalised name of the distribution.
-    """
+    """Return the remedy for a missing distribution: install or enable it."""
     if _is_disabled(distribution, _names(os.environ.get(DISABLE, ""))):
         return f"{DISABLE} names {distribution}: change it"
     return f"pip install {distribution}"

@@ -71,17 +71,6 @@ Place = tuple[tuple[str, int], ...]
 """The running lines of the model's code, inner ones first: each one a file and a number."""
 
 
-def call_place() -> Place:
-    """Return the lines of the model's code that are running, the calling ones included."""
-    found: list[tuple[str, int]] = []
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if is_of_user(frame.f_code.co_filename):
-            found.append((frame.f_code.co_filename, frame.f_lineno))
-        frame = frame.f_back
-    return tuple(found)
-
-
 def code_place() -> str:
     """Return the line that is running: of the model's code if possible, else of torch's."""
     shown = user_frame() or _frame(lambda filename: filename.startswith(TORCH_FOLDER))

@@ -127,10 +127,6 @@ def with_room_for(depth: int, function: Callable[[], T]) -> T:
 
     A deep model exceeds Python's recursion limit and the stack of the main thread. For such a
     model, the call runs in a thread with a larger stack.
-
-    Args:
-        depth: how deeply modules are nested.
-        function: the function to call.
     """
     if depth <= ORDINARY_DEPTH:
         return function()

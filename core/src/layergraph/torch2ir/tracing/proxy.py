@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 
 
 class Proxy(fx.Proxy):
-    """Proxy of a value; each operation on it is recorded.
-
-    Args:
-        value: the traced value.
-        tracer: the recorder of operations.
-    """
+    """Proxy of a value; each operation on it is recorded."""
 
     node: Any
     tracer: Any

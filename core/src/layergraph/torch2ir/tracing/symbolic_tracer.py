@@ -293,9 +293,9 @@ class SymbolicTracer(Tracer, TracerBase):
         if may_draw(name, func):
             # Symbols draw nothing; tell the state tracker that the real model draws here.
             self.state.drew()
-        lowered = self.to_literal(args)
-        refuse_change_of_constant(name, lowered)
-        return Proxy(self.recorder.call("function", name, lowered, self.to_literal(kwargs)), self)
+        literals = self.to_literal(args)
+        refuse_change_of_constant(name, literals)
+        return Proxy(self.recorder.call("function", name, literals, self.to_literal(kwargs)), self)
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *_: Any) -> Any:
         """Record an operation of fx's proxies, such as a Python operator."""
@@ -331,11 +331,7 @@ def _holds_proxies(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 class SymbolicCapturer(Capturer):
-    """Capturer without example inputs.
-
-    Args:
-        request: the capture request.
-    """
+    """Capturer without example inputs."""
 
     def __init__(self, request: CaptureRequest) -> None:
         self._request = request
