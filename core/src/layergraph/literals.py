@@ -86,11 +86,9 @@ def to_plain_literal(value: Any) -> Value:
 def _refuse(value: Any) -> Value:
     text = repr(value)
     is_short = len(text) <= _LONGEST and "\n" not in text
-    raise UnknownValueError(f"{text}, a {type(value).__name__}" if is_short else _article(value))
-
-
-def _article(value: Any) -> str:
-    return f"a {type(value).__module__}.{type(value).__qualname__}"
+    cls = type(value)
+    long = f"a {cls.__module__}.{cls.__qualname__}"
+    raise UnknownValueError(f"{text}, a {cls.__name__}" if is_short else long)
 
 
 _LONGEST = 100

@@ -52,11 +52,7 @@ def user_frame() -> FrameType | None:
 
 def calling_frame() -> FrameType:
     """Return the frame of the code that called layergraph."""
-    return _frame(_is_of_others) or sys._getframe(1)
-
-
-def _is_of_others(filename: str) -> bool:
-    return not is_of_layergraph(filename)
+    return _frame(lambda filename: not is_of_layergraph(filename)) or sys._getframe(1)
 
 
 def _frame(is_wanted: Callable[[str], bool]) -> FrameType | None:
