@@ -16,7 +16,7 @@ from layergraph.errors import BuildError, LayergraphError, PluginError, PluginWa
 from layergraph.ir2torch import Ir2Torch
 from layergraph.plugins import HookFailure, Plugin, installed_plugins
 from layergraph.torch2ir import Torch2Ir
-from layergraph_cli.commands import installed_commands
+from layergraph_cli.installed import installed_commands
 
 MODEL = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
 IR = lg.to_ir(MODEL)

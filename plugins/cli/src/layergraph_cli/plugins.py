@@ -15,7 +15,7 @@ from layergraph.plugins import (
     discovered,
     installed_answers,
 )
-from layergraph_cli.commands import installed_commands
+from layergraph_cli.installed import installed_commands
 from layergraph_cli.output import as_json, line
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ def installed_commands() -> list[Command]:
         PluginError: a plugin cannot be used or its hook fails, and ``LAYERGRAPH_STRICT`` is set.
 
     Example:
-        >>> from layergraph_cli.commands import installed_commands
+        >>> from layergraph_cli.installed import installed_commands
         >>> [each.name for each in installed_commands() if each.name.startswith("ex")]
         ['explain']
     """
