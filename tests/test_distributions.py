@@ -55,6 +55,15 @@ def test_a_distribution_tells_who_may_use_it_and_where_it_is_from(folder: Path) 
     assert (folder / said["readme"]).exists()
 
 
+@pytest.mark.parametrize("folder", PACKAGES, ids=lambda each: each.name)
+def test_no_file_has_the_name_of_a_function_of_its_package(folder: Path) -> None:
+    # The import of package.commands would put this module in place of the hook package.commands.
+    for file in folder.glob("src/**/__init__.py"):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.FunctionDef):
+                assert not (file.parent / f"{node.name}.py").exists(), file
+
+
 @pytest.mark.parametrize("folder", PLUGINS, ids=lambda each: each.name)
 def test_a_plugin_asks_for_what_it_imports_of_its_own_version(folder: Path) -> None:
     family = {each for each in project(folder)["dependencies"] if each.startswith("layergraph")}

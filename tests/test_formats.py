@@ -16,9 +16,9 @@ from torch import nn
 import layergraph as lg
 from layergraph import Format, Ir, hookimpl
 from layergraph.errors import ArgumentError, CaptureError, FileError, PluginError, PluginWarning
-from layergraph.io import installed_formats
 from layergraph.plugins import HookFailure, Plugin, installed_plugins
 from layergraph.torch2ir import Torch2Ir
+from layergraph_files.api import installed_formats
 
 MODEL = nn.Linear(2, 2)
 IR = lg.to_ir(MODEL)

@@ -14,8 +14,9 @@ import layergraph as lg
 from layergraph import Implementation, hookimpl
 from layergraph.errors import BuildError, LayergraphError, PluginError, PluginWarning
 from layergraph.ir2torch import Ir2Torch
-from layergraph.plugins import HookFailure, Plugin, installed_commands, installed_plugins
+from layergraph.plugins import HookFailure, Plugin, installed_plugins
 from layergraph.torch2ir import Torch2Ir
+from layergraph_cli.installed import installed_commands
 
 MODEL = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
 IR = lg.to_ir(MODEL)

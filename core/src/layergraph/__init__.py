@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from layergraph.hook_types.wrapping import Unwrapped
     from layergraph.hookspecs import hookimpl
     from layergraph.inputs import example_inputs
-    from layergraph.io import load, load_model, save
     from layergraph.layers import layer
     from layergraph.tensors.kinds import TensorKind
     from layergraph_distributed.plans import annotate_plan
+    from layergraph_files.api import load, load_model, save
     from layergraph_files.limits import Limits
     from layergraph_index.fingerprint import fingerprint
     from layergraph_rewrite.edit import edit
@@ -109,13 +109,13 @@ _HOMES = {
     "fingerprint": "layergraph_index.fingerprint",
     "hookimpl": "layergraph.hookspecs",
     "layer": "layergraph.layers",
-    "load": "layergraph.io",
-    "load_model": "layergraph.io",
+    "load": "layergraph_files.api",
+    "load_model": "layergraph_files.api",
     "preflight": "layergraph_tools.preflight",
     "rewrite": "layergraph_rewrite.rules",
     "rule": "layergraph_rewrite.rules",
     "run_passes": "layergraph_rewrite.passes",
-    "save": "layergraph.io",
+    "save": "layergraph_files.api",
     "shapes": "layergraph_shapes",
     "to_ir": "layergraph.api",
     "to_source": "layergraph_source",

@@ -98,7 +98,9 @@ def to_torch(
             a tensor has several keys, one of them is enough. None: the constructors of the layers
             initialise the weights that they make; all other weights are zero.
         device: the device of parameters and buffers; None: torch's default. On ``"meta"`` they take
-            no memory; give such a model its weights with ``load_state_dict(…, assign=True)``.
+            no memory, and a state dict is only checked. Such a model runs on meta inputs. Give it
+            its weights with ``load_state_dict(…, assign=True)``, or with ``to_empty(…)`` and
+            ``load_state_dict(…)``; this also restores constants and buffers that do not persist.
 
     Returns:
         A module with the layers and the hierarchy of the original, whose ``state_dict()`` has the

@@ -44,9 +44,9 @@ def to_literal(
     if kind is tuple:
         return tuple([to_literal(item, read, readable) for item in value])
     if isinstance(value, tuple | list):
-        return _lower_sequence(value, read, readable)
+        return _sequence_literal(value, read, readable)
     if isinstance(value, dict):
-        return _lower_dict(value, read, readable)
+        return _dict_literal(value, read, readable)
     if kind is slice:
         return slice(
             *[to_literal(part, read, readable) for part in (value.start, value.stop, value.step)]
@@ -86,11 +86,9 @@ def to_plain_literal(value: Any) -> Value:
 def _refuse(value: Any) -> Value:
     text = repr(value)
     is_short = len(text) <= _LONGEST and "\n" not in text
-    raise UnknownValueError(f"{text}, a {type(value).__name__}" if is_short else _article(value))
-
-
-def _article(value: Any) -> str:
-    return f"a {type(value).__module__}.{type(value).__qualname__}"
+    cls = type(value)
+    long = f"a {cls.__module__}.{cls.__qualname__}"
+    raise UnknownValueError(f"{text}, a {cls.__name__}" if is_short else long)
 
 
 _LONGEST = 100
@@ -111,7 +109,7 @@ _NUMBERS_AND_TEXT: tuple[Any, ...] = (
 )
 
 
-def _lower_sequence(
+def _sequence_literal(
     value: tuple[Any, ...] | list[Any], read: Callable[[Any], Value], readable: Collection[type]
 ) -> Value:
     items = [to_literal(item, read, readable) for item in value]
@@ -156,10 +154,6 @@ def output_record(output: Output, fields: dict[str, Value]) -> Record:
 
 def output_of(record: Record, values: Sequence[Value]) -> tuple[type[Output], tuple[Value, ...]]:
     """Return the class of the outputs that a record stands for, and its arguments.
-
-    Args:
-        record: the record.
-        values: the value of each of its fields.
 
     Raises:
         UnknownValueError: the record has fields that an output cannot have.
@@ -213,7 +207,7 @@ def class_of_torch(record: Record) -> type | None:
     return kind
 
 
-def _lower_dict(
+def _dict_literal(
     value: dict[Any, Any], read: Callable[[Any], Value], readable: Collection[type]
 ) -> Value:
     for key in value:

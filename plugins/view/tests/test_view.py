@@ -17,7 +17,7 @@ from torch import nn
 import layergraph as lg
 from layergraph.errors import ArgumentError, FileError, InvalidIrError, ShapeError
 from layergraph.ir import Implementation, Ir, Node, Ref, graph_from_nodes
-from layergraph.ir.forms import Forms
+from layergraph_shapes.forms import Forms
 from layergraph_view import View, formats, view
 from layergraph_view.groups import MOST_ITEMS, Group, grouped
 from layergraph_view.layout import Edge, lay_out

@@ -20,15 +20,7 @@ def backward(
     create_graph: bool = False,
     inputs: Any = None,
 ) -> None:
-    """Call ``torch.autograd.backward``, which adds gradients to leaves and parameters.
-
-    Args:
-        tensors: see ``torch.autograd.backward``.
-        gradients: its ``grad_tensors``.
-        retain_graph: see ``torch.autograd.backward``.
-        create_graph: see ``torch.autograd.backward``.
-        inputs: see ``torch.autograd.backward``.
-    """
+    """Call ``torch.autograd.backward``, which adds gradients to leaves and parameters."""
     if is_recorded(tensors):
         given = tensors, gradients, retain_graph, create_graph, inputs
         handle_torch_function(backward, (tensors,), *given)

@@ -1,4 +1,8 @@
-"""Functions of a graph that take bodies: torch's transforms, and ``bound``."""
+"""Functions of a graph that take bodies: torch's transforms, and ``bound``.
+
+A transform takes the arguments of torch's function of its name. Where that one returns a function,
+the arguments of the returned function follow as a tuple.
+"""
 
 from __future__ import annotations
 
@@ -48,14 +52,6 @@ def vmap(
 ) -> Any:
     """Call ``torch.vmap`` of a body.
 
-    Args:
-        body: a function of one item of the batch.
-        in_dims: see ``torch.vmap``.
-        out_dims: see ``torch.vmap``.
-        randomness: see ``torch.vmap``.
-        chunk_size: see ``torch.vmap``.
-        args: the arguments.
-
     Example:
         >>> import torch
         >>> from layergraph.control_flow.transforms import vmap
@@ -69,12 +65,6 @@ def vmap(
 def grad(body: Function, argnums: Any, has_aux: bool, args: tuple[Any, ...]) -> Any:
     """Call ``torch.func.grad`` of a body.
 
-    Args:
-        body: a function that returns a loss.
-        argnums: see ``torch.func.grad``.
-        has_aux: see ``torch.func.grad``.
-        args: the arguments.
-
     Example:
         >>> import torch
         >>> from layergraph.control_flow.transforms import grad
@@ -86,12 +76,6 @@ def grad(body: Function, argnums: Any, has_aux: bool, args: tuple[Any, ...]) -> 
 
 def grad_and_value(body: Function, argnums: Any, has_aux: bool, args: tuple[Any, ...]) -> Any:
     """Call ``torch.func.grad_and_value`` of a body: see :func:`grad`.
-
-    Args:
-        body: a function that returns a loss.
-        argnums: see ``torch.func.grad_and_value``.
-        has_aux: see ``torch.func.grad_and_value``.
-        args: the arguments.
 
     Example:
         >>> import torch
@@ -111,13 +95,6 @@ def jvp(
 ) -> Any:
     """Call ``torch.func.jvp`` of a body.
 
-    Args:
-        body: a function.
-        primals: see ``torch.func.jvp``.
-        tangents: see ``torch.func.jvp``.
-        strict: see ``torch.func.jvp``.
-        has_aux: see ``torch.func.jvp``.
-
     Example:
         >>> import torch
         >>> from layergraph.control_flow.transforms import jvp
@@ -132,13 +109,6 @@ def jacrev(
 ) -> Any:
     """Call ``torch.func.jacrev`` of a body.
 
-    Args:
-        body: a function.
-        argnums: see ``torch.func.jacrev``.
-        has_aux: see ``torch.func.jacrev``.
-        chunk_size: see ``torch.func.jacrev``.
-        args: the arguments.
-
     Example:
         >>> import torch
         >>> from layergraph.control_flow.transforms import jacrev
@@ -152,13 +122,6 @@ def jacfwd(
     body: Function, argnums: Any, has_aux: bool, randomness: str, args: tuple[Any, ...]
 ) -> Any:
     """Call ``torch.func.jacfwd`` of a body.
-
-    Args:
-        body: a function.
-        argnums: see ``torch.func.jacfwd``.
-        has_aux: see ``torch.func.jacfwd``.
-        randomness: see ``torch.func.jacfwd``.
-        args: the arguments.
 
     Example:
         >>> import torch
@@ -183,11 +146,6 @@ class Pullback:
 def vjp(body: Function, primals: tuple[Any, ...], has_aux: bool = False) -> tuple[Any, ...]:
     """Call ``torch.func.vjp`` of a body; the function in the result is a :class:`Pullback`.
 
-    Args:
-        body: a function.
-        primals: see ``torch.func.vjp``.
-        has_aux: see ``torch.func.vjp``.
-
     Example:
         >>> import torch
         >>> from layergraph.control_flow.transforms import pullback, vjp
@@ -201,11 +159,6 @@ def vjp(body: Function, primals: tuple[Any, ...], has_aux: bool = False) -> tupl
 
 def pullback(function: Pullback, *cotangents: Any, **kwargs: Any) -> Any:
     """Call the function of :func:`vjp`.
-
-    Args:
-        function: the function.
-        cotangents: see ``torch.func.vjp``.
-        kwargs: ``retain_graph`` and ``create_graph``.
 
     Raises:
         TypeError: it is no result of :func:`vjp`.

@@ -31,17 +31,14 @@ def attributes(value: Any) -> dict[str, Any]:
         {'scale': 2}
     """
     found = _held(value) if isinstance(value, dict | tuple | list) else {}
-    names = {each.name for each in dataclasses.fields(value)} if _has_fields(value) else set()
+    is_dataclass = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    names = {each.name for each in dataclasses.fields(value)} if is_dataclass else set()
     items = value if isinstance(value, dict) else {}
     return {
         name: each
         for name, each in found.items()
         if name not in names and not name.startswith("__") and items.get(name, found) is not each
     }
-
-
-def _has_fields(value: object) -> bool:
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def fields(value: Any) -> dict[str, Any]:

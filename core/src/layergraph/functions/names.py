@@ -1,6 +1,6 @@
 """From functions to their stable names, and from names to functions.
 
-The table of torch's functions is in ``function_table.py``; plugins add names to it. A name leads to
+The table of torch's functions is in ``table.py``; plugins add names to it. A name leads to
 an import only if a plugin has listed it, and never to an attribute that is not listed.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 
-from layergraph.errors import BuildError, Place, PluginError, first_line
+from layergraph.errors import BuildError, PluginError, first_line
 from layergraph.functions.foreign import (
     applied_class,
     callable_of,
@@ -33,7 +33,6 @@ from layergraph.functions.operations import (
 )
 from layergraph.functions.table import Function, Target, attributes, by_name, names
 from layergraph.hook_types.factories import Factory
-from layergraph.ir import FUNCTION, Ir
 from layergraph.ir.function_name import FunctionName
 
 
@@ -163,27 +162,6 @@ def _own_operation(name: str) -> Target | None:
 def is_own(name: str) -> bool:
     """Return whether a name stands for a function without any plugin."""
     return (by_name().get(name) or own_operation(name)) is not None
-
-
-def unlisted(ir: Ir, known: Targets) -> Iterator[tuple[Place, FunctionName]]:
-    """Yield each call of a function that a graph can hold in memory, but a file cannot.
-
-    Args:
-        ir: the IR.
-        known: the functions that plugins name.
-
-    Yields:
-        The place of the node, and the name of the function.
-    """
-    for each in ir.values():
-        for graph in each.graphs:
-            for node in graph.nodes.values():
-                name = node.implementation
-                if node.type == FUNCTION and type(name) is FunctionName:
-                    # A plugin may have been installed since the capture.
-                    listed = known.target(str(name))
-                    if listed is None or listed.target != callable_of(name.function):
-                        yield Place("implementation", each.name).at("node", node.name), name
 
 
 def stable_name(function: Function) -> str | None:

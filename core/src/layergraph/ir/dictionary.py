@@ -117,12 +117,13 @@ class _Reader:
     def __init__(self) -> None:
         self.problems: list[Problem] = []
 
+    def refuse(self, place: Place, message: str, remedy: str) -> None:
+        self.problems.append(Problem(place, message, remedy))
+
     def mapping(self, place: Place, form: object, of: str) -> dict[Any, Any]:
         if isinstance(form, Mapping):
             return dict(form)
-        self.problems.append(
-            Problem(place, f"{_kind(form)} where a dict of {of} belongs", "write a dict")
-        )
+        self.refuse(place, f"{_kind(form)} where a dict of {of} belongs", "write a dict")
         return {}
 
     def copied(self, place: Place, value: Any) -> Any:
@@ -130,7 +131,7 @@ class _Reader:
             return copied(value)
         except RecursionError:
             message = "a value in it is nested too deeply, or contains itself"
-            self.problems.append(Problem(place, message, "nest it less deeply"))
+            self.refuse(place, message, "nest it less deeply")
             return type(value)()
 
     def rest(
@@ -138,20 +139,14 @@ class _Reader:
     ) -> dict[str, Any]:
         for key in entry:
             if not isinstance(key, str):
-                self.problems.append(
-                    Problem(place, f"the key {key!r} is no str", "name attributes by strings")
-                )
+                self.refuse(place, f"the key {key!r} is no str", "name attributes by strings")
         return {key: value for key, value in entry.items() if key not in fields}
 
     def names(self, place: Place, key: object, entry: Mapping[Any, Any]) -> str:
         name = entry.get("name")
         if name != key or not isinstance(name, str):
-            self.problems.append(
-                Problem(
-                    place,
-                    f"its key is {key!r} and its name {name!r}",
-                    "give both the same string",
-                )
+            self.refuse(
+                place, f"its key is {key!r} and its name {name!r}", "give both the same string"
             )
         return str(key)
 
@@ -160,7 +155,7 @@ class _Reader:
         if isinstance(value, str):
             return value
         status = "is missing" if key not in entry else f"is {_kind(value)}, no str"
-        self.problems.append(Problem(place, f"its {key!r} {status}", f"write a string as {key!r}"))
+        self.refuse(place, f"its {key!r} {status}", f"write a string as {key!r}")
         return ""
 
     def implementation(self, key: object, form: object) -> Implementation:
@@ -176,9 +171,7 @@ class _Reader:
             form = self.mapping(within, evaluation, "nodes and edges")
             differs = self.differs(within, form)
             for field in form.keys() - {*GRAPH_FIELDS, "differs"}:
-                self.problems.append(
-                    Problem(within, f"{field!r} is no part of a graph", "write nodes and edges")
-                )
+                self.refuse(within, f"{field!r} is no part of a graph", "write nodes and edges")
             evaluation = self.graph(within, form)
         children = entry.get("children")
         if children is not None:
@@ -205,9 +198,7 @@ class _Reader:
             return None
         if isinstance(names, list | tuple | set) and all(isinstance(each, str) for each in names):
             return set(names)
-        self.problems.append(
-            Problem(place, f"its 'differs' is {names!r:.60}", "list the names of nodes")
-        )
+        self.refuse(place, f"its 'differs' is {names!r:.60}", "list the names of nodes")
         return None
 
     def graph(self, place: Place, entry: Mapping[Any, Any]) -> Graph:
@@ -225,9 +216,7 @@ class _Reader:
         entry = self.mapping(place, form, "fields")
         args = entry.get("args")
         if args is not None and not isinstance(args, list | tuple):
-            self.problems.append(
-                Problem(place, f"its 'args' are {_kind(args)}", "write a list of arguments")
-            )
+            self.refuse(place, f"its 'args' are {_kind(args)}", "write a list of arguments")
             args = None
         return Node(
             name=self.names(place, key, entry),
@@ -246,12 +235,10 @@ class _Reader:
             return None
         if isinstance(form, list | tuple) and [*map(type, form)] == [Ref, bool]:
             return form[0], form[1]
-        self.problems.append(
-            Problem(
-                place,
-                f"its 'when' is {brief(form)}",
-                "write a condition and what it has to be, as in (Ref('truth'), True)",
-            )
+        self.refuse(
+            place,
+            f"its 'when' is {brief(form)}",
+            "write a condition and what it has to be, as in (Ref('truth'), True)",
         )
         return None
 
@@ -262,12 +249,10 @@ class _Reader:
             entry["sink"] = entry.pop("dst")
         src, sink = self.text(place, entry, "src"), self.text(place, entry, "sink")
         if key != (src, sink):
-            self.problems.append(
-                Problem(
-                    place,
-                    f"its key differs from its src and sink, {(src, sink)!r}",
-                    "key edges by (src, sink)",
-                )
+            self.refuse(
+                place,
+                f"its key differs from its src and sink, {(src, sink)!r}",
+                "key edges by (src, sink)",
             )
         return Edge(src, sink, self.copied(place, self.rest(place, entry, EDGE_FIELDS)))
 
@@ -276,12 +261,10 @@ class _Reader:
         entry = self.mapping(place, form, "what there is to say of the tensor")
         known = {name: value for name, value in entry.items() if name in TensorSpec.__slots__}
         for name in entry.keys() - known.keys():
-            self.problems.append(
-                Problem(
-                    place,
-                    f"{name!r} is not a field of a tensor",
-                    f"leave it out; known are {', '.join(TensorSpec.__slots__)}",
-                )
+            self.refuse(
+                place,
+                f"{name!r} is not a field of a tensor",
+                f"leave it out; known are {', '.join(TensorSpec.__slots__)}",
             )
         for sizes in ("shape", "stride"):
             if isinstance(known.get(sizes), list):
@@ -295,9 +278,7 @@ class _Reader:
         parts = self.mapping(place.at("parts"), entry.get("parts", {}), "tensors by name")
         data = self.mapping(place.at("data"), entry.get("data", {}), "values by name")
         for name in self.rest(place, entry, ("kind", "parts", "data")):
-            self.problems.append(
-                Problem(place, f"{name!r} is not a field of it", "write kind, parts and data")
-            )
+            self.refuse(place, f"{name!r} is not a field of it", "write kind, parts and data")
         return Packing(
             kind=self.text(place, entry, "kind"),
             parts={name: self.tensor(place, name, spec) for name, spec in parts.items()},

@@ -22,34 +22,22 @@ class Implementations(Mapping[str, Implementation]):
     def __init__(self, implementations: Iterable[Implementation], root: str = ROOT) -> None:
         self.root = root
         self._implementations: dict[str, Implementation] = {}
-        problems = []
+        problems: list[Problem] = []
         for implementation in implementations:
-            if implementation.name in self._implementations:
-                problems.append(
-                    Problem(
-                        Place("implementation", implementation.name),
-                        "another implementation has the same name",
-                        "give each its own",
-                    )
-                )
-            self._implementations[implementation.name] = implementation
-            children = implementation.children
+            name, children = implementation.name, implementation.children
+            if name in self._implementations:
+                place = Place("implementation", name)
+                message = "another implementation has the same name"
+                problems.append(Problem(place, message, "give each its own"))
+            self._implementations[name] = implementation
             if children is not None and not _are_names(children):
-                problems.append(
-                    Problem(
-                        Place("implementation", implementation.name),
-                        f"its children are {children!r}",
-                        "map the name of each child to that of its implementation",
-                    )
-                )
+                place = Place("implementation", name)
+                remedy = "map the name of each child to that of its implementation"
+                problems.append(Problem(place, f"its children are {children!r}", remedy))
         if root not in self._implementations:
-            problems.append(
-                Problem(
-                    Place("the IR"),
-                    f"there is no implementation named {root!r}, the root",
-                    "add it, or say which implementation is the root",
-                )
-            )
+            message = f"there is no implementation named {root!r}, the root"
+            remedy = "add it, or say which implementation is the root"
+            problems.append(Problem(Place("the IR"), message, remedy))
         if problems:
             raise InvalidIrError(problems)
         for name, children in derive_children(self._implementations, root).items():

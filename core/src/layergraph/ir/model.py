@@ -13,8 +13,8 @@ from layergraph.ir.text import render
 from layergraph.ir.validate import check
 
 if TYPE_CHECKING:
-    from layergraph.ir.guard_list import Guard
     from layergraph_rewrite.select import Selection
+    from layergraph_tools.guard_list import Guard
 
 
 class Ir(Implementations):
@@ -88,6 +88,7 @@ class Ir(Implementations):
 
         Raises:
             InvalidIrError: the IR breaks a rule.
+            MissingDistributionError: ``layergraph-tools`` is not installed.
 
         Example:
             >>> import torch, layergraph as lg
@@ -99,11 +100,9 @@ class Ir(Implementations):
             the input 'x' has the rank 2
             operator.gt(size, 1) is True
         """
-        # Imported on first use, to keep start-up fast.
-        from layergraph.ir.guard_list import guards_of
-
         check(self)
-        return guards_of(self)
+        found: list[Guard] = imported("layergraph_tools.guard_list", "guards_of")(self)
+        return found
 
     def copy(self) -> Ir:
         """Return a copy that shares no mutable object with this IR.

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from layergraph.errors import InvalidIrError, Place, Problem
 from layergraph.ir.bodies import owners
 from layergraph.ir.graph import BODY, Implementation
 
-Children = dict[str, dict[str, str] | None]
-
-
 if TYPE_CHECKING:
+    from layergraph.ir.mapping import Implementations
 
-    class Tree(Protocol):
-        """Implementations with stated children, by name, and the name of the root."""
-
-        @property
-        def root(self) -> str:
-            """Return the name of the root."""
-
-        def __getitem__(self, name: str, /) -> Implementation:
-            """Return an implementation by its name."""
+Children = dict[str, dict[str, str] | None]
 
 
 def derive_children(implementations: Mapping[str, Implementation], root: str) -> Children:
@@ -284,17 +274,17 @@ def _prefix(name: str, implementations: Mapping[str, Implementation]) -> str | N
     return None
 
 
-def post_order(ir: Tree) -> Iterator[str]:
+def post_order(ir: Implementations) -> Iterator[str]:
     """Yield each implementation once, children before parents."""
     return (name for name, _, begins in _walk(ir) if not begins)
 
 
-def pre_order(ir: Tree) -> Iterator[tuple[str, str | None]]:
+def pre_order(ir: Implementations) -> Iterator[tuple[str, str | None]]:
     """Yield each implementation once with its first parent, in the order of a state dict."""
     return ((name, parent) for name, parent, begins in _walk(ir) if begins)
 
 
-def _walk(ir: Tree) -> Iterator[tuple[str, str | None, bool]]:
+def _walk(ir: Implementations) -> Iterator[tuple[str, str | None, bool]]:
     """Yield each implementation with its first parent twice: before its children, and after."""
     seen = {ir.root}
     stack: list[tuple[str, str | None, Iterator[str]]] = [(ir.root, None, _children(ir, ir.root))]
@@ -312,5 +302,5 @@ def _walk(ir: Tree) -> Iterator[tuple[str, str | None, bool]]:
             yield name, parent, False
 
 
-def _children(ir: Tree, name: str) -> Iterator[str]:
+def _children(ir: Implementations, name: str) -> Iterator[str]:
     return iter((ir[name].children or {}).values())

@@ -110,12 +110,12 @@ class _Writer:
             self._parameter(node)
             return []
         if node.op == "output":
-            self._returns = "" if node.type is None else f" -> {self._type(node.type)}"
+            self._returns = "" if node.type is None else f" -> {self._object(node.type)}"
             return [f"return {self._value(node.args[0])}"]
         lines = self._computing(node)
         name = self._variables[node]
         if node.type is not None:
-            lines[0] = f"{name} : {self._type(node.type)}{lines[0].removeprefix(name)}"
+            lines[0] = f"{name} : {self._object(node.type)}{lines[0].removeprefix(name)}"
         if dead:
             lines[-1] += f";  {' = '.join([*[self._variables[each] for each in dead], 'None'])}"
         return lines
@@ -123,7 +123,7 @@ class _Writer:
     def _parameter(self, node: fx.Node) -> None:
         target = str(node.target)
         self._variables[node] = target.lstrip("*")
-        annotation = "" if node.type is None else f" : {self._type(node.type)}"
+        annotation = "" if node.type is None else f" : {self._object(node.type)}"
         default = f" = {self._value(node.args[0])}" if node.args else ""
         parameters = self._by_name if KEYWORD_ONLY in node.meta else self._signature
         parameters.append(f"{target}{annotation}{default}")
@@ -209,9 +209,6 @@ class _Writer:
             return f"{self._object(type(value))}({items})"
         display = f"({items},)" if len(value) == 1 else f"({items})"
         return display if type(value) is tuple else f"{self._object(type(value))}({display})"
-
-    def _type(self, annotation: Any) -> str:
-        return self._object(annotation)
 
     def _object(self, value: Any) -> str:
         """Return an expression for an object: a path in torch, or a name among the globals."""

@@ -23,12 +23,7 @@ from layergraph.ir2torch.submodules import owner_of
 
 
 class CompositeBuilder:
-    """Builds the modules that run graphs; equal graphs are compiled once.
-
-    Args:
-        ir: the IR.
-        functions: the functions that nodes may name.
-    """
+    """Builds the modules that run graphs; equal graphs are compiled once."""
 
     def __init__(self, ir: Ir, functions: Targets) -> None:
         self._ir = ir
@@ -107,7 +102,7 @@ class CompositeBuilder:
     def _made(self, written: _Written) -> fx.Graph:
         where = Place("implementation", written.name)
         with refusals(where):
-            graph = fx_graph(
+            graph, _ = fx_graph(
                 written.graph, where, self._functions, written.targets, written.methods
             )
         for node in graph.nodes:

@@ -67,32 +67,7 @@ class Ir2Torch(Registry):
         state_dict: Mapping[str, torch.Tensor] | None = None,
         device: Device = None,
     ) -> nn.Module:
-        """Build the model that an IR describes.
-
-        Args:
-            ir: the IR, or its dict form.
-            state_dict: the weights, under the keys of the original model. ``convert`` copies them.
-                If a tensor has several keys, one of them is enough. Weights are not initialised
-                then, except those that a constructor reads. None: the constructors of the layers
-                initialise the weights that they make; all other weights are zero.
-            device: the device of parameters and buffers; None: torch's default. On ``"meta"`` they
-                take no memory, and a state dict is only checked. Such a model runs on meta inputs.
-                Give it its weights with ``load_state_dict(…, assign=True)``, or with
-                ``to_empty(…)`` and ``load_state_dict(…)``; this also restores constants and buffers
-                that do not persist.
-
-        Returns:
-            A module with the layers and the hierarchy of the original, whose ``state_dict()`` has
-            the keys of the original. A layer that a handler knows has its own class; each composite
-            is a :class:`torch.fx.GraphModule`.
-
-        Raises:
-            InvalidIrError: the IR breaks a rule.
-            BuildError: a type has no handler, a handler refused the attributes, or torch has no
-                such device.
-            PluginError: a handler broke its contract.
-            StateError: the state dict does not fit.
-        """
+        """Build the model that an IR describes: see :func:`layergraph.to_torch`."""
         from layergraph.ir2torch.load import keep_alike, keys, load
         from layergraph.ir2torch.wrapper_keys import under_plain_keys
 

@@ -120,11 +120,11 @@ class DeferredInit(TorchFunctionMode):
             # A tensor on meta has no numbers to fill.
             if not tensors[0].is_meta:
                 fill = _Fill(tensors[0], func, args, kwargs)
-                self._waiting.setdefault(_memory(tensors[0]), []).append(fill)
+                self._waiting.setdefault(start_of_storage(tensors[0]), []).append(fill)
             return tensors[0]
         if func in _VIEWS and self.waits(tensors[0]):
             view = self._call(func, args, kwargs)
-            if _memory(view) == _memory(tensors[0]):
+            if start_of_storage(view) == start_of_storage(tensors[0]):
                 return view
         self.run(tensors)
         return self._call(func, args, kwargs)
@@ -139,25 +139,25 @@ class DeferredInit(TorchFunctionMode):
             return False
         tensor = tensors[0]
         if type(tensor) is nn.Parameter and (tensor.is_meta or tensor.numel() >= _WORTH_IT):
-            return tensor.is_meta or _memory(tensor) != 0
+            return tensor.is_meta or start_of_storage(tensor) != 0
         return self.waits(tensor)
 
     def waits(self, tensor: torch.Tensor) -> bool:
         """Return whether a deferred call fills the memory of a tensor."""
-        return bool(self._waiting) and _memory(tensor) in self._waiting
+        return bool(self._waiting) and start_of_storage(tensor) in self._waiting
 
     def run(self, tensors: Iterable[torch.Tensor]) -> None:
         """Run the deferred calls for some tensors."""
         for tensor in tensors:
             if self._waiting:
-                self._run(_memory(tensor))
+                self._run(start_of_storage(tensor))
 
     def forget(self, tensors: Iterable[torch.Tensor]) -> None:
         """Drop the deferred calls for some tensors, which the caller will overwrite or drop."""
         for tensor in tensors:
             # Another tensor may share the storage, and needs the calls.
             if self.waits(tensor) and fills_its_storage(tensor):
-                del self._waiting[_memory(tensor)]
+                del self._waiting[start_of_storage(tensor)]
 
     def run_all(self) -> None:
         """Run all deferred calls."""
@@ -166,14 +166,14 @@ class DeferredInit(TorchFunctionMode):
 
     def convert(self, tensor: torch.Tensor, dtype: torch.dtype) -> None:
         """Change the dtype of a tensor, which remains the same object."""
-        fills = self._waiting.get(_memory(tensor), [])
+        fills = self._waiting.get(start_of_storage(tensor), [])
         if not fills or any(fill.tensor is not tensor for fill in fills):
             self.run([tensor])
             tensor.data = tensor.data.to(dtype)
             return
-        del self._waiting[_memory(tensor)]
+        del self._waiting[start_of_storage(tensor)]
         tensor.data = torch.empty_like(tensor.data, dtype=dtype)
-        self._waiting[_memory(tensor)] = fills
+        self._waiting[start_of_storage(tensor)] = fills
 
     def _run(self, memory: int) -> None:
         fills = self._waiting.pop(memory, ())
@@ -215,8 +215,3 @@ def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor
 
 
 _FLAT = frozenset({nn.Parameter, torch.Tensor, bool, int, float, str, type(None)})
-
-
-def _memory(tensor: torch.Tensor) -> int:
-    """Return the address of a tensor's storage; zero if it has none, or is not plain."""
-    return start_of_storage(tensor)

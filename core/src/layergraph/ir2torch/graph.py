@@ -58,8 +58,8 @@ def fx_graph(
     functions: Targets,
     targets: Mapping[str, str],
     methods: Mapping[str, str] = MappingProxyType({}),
-) -> fx.Graph:
-    """Return the graph of torch.fx for the graph of an implementation.
+) -> tuple[fx.Graph, dict[str, fx.Node]]:
+    """Return the graph of torch.fx for the graph of an implementation, and its nodes.
 
     Args:
         source: a checked graph with nodes.
@@ -69,25 +69,12 @@ def fx_graph(
             module that gets the graph.
         methods: for each body that a node runs, the name of the method that runs it.
 
+    Returns:
+        The graph, and its nodes by the names of those of the source, because torch.fx may give a
+        node another name. Nodes that only check or make an argument are not among them.
+
     Raises:
         BuildError: torch and the plugins have no function or symbol of a name.
-    """
-    return fx_graph_and_nodes(source, where, functions, targets, methods)[0]
-
-
-def fx_graph_and_nodes(
-    source: Graph,
-    where: Place,
-    functions: Targets,
-    targets: Mapping[str, str],
-    methods: Mapping[str, str] = MappingProxyType({}),
-) -> tuple[fx.Graph, dict[str, fx.Node]]:
-    """Return the graph of :func:`fx_graph`, and its nodes by the names of those of the source.
-
-    torch.fx may give a node another name. Nodes that only check or make an argument are left out.
-
-    Raises:
-        BuildError: as for :func:`fx_graph`.
     """
     builder = _GraphBuilder(source, where, functions, targets, methods)
     return builder.build(), builder.built

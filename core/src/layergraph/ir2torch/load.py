@@ -12,7 +12,14 @@ from layergraph.errors import BuildError, StateError, first_line
 from layergraph.ir import Ir
 from layergraph.ir2torch.paths import descend, find
 from layergraph.tensors.kinds import Packed, TensorKinds
-from layergraph.tensors.memory import PLAIN_CLASSES, is_plain, lie_alike, unsuitable, without_class
+from layergraph.tensors.memory import (
+    PLAIN_CLASSES,
+    is_plain,
+    lie_alike,
+    same_bytes,
+    unsuitable,
+    without_class,
+)
 from layergraph.tensors.state import all_tensors, as_parameter, own_tensors, replace
 
 Key = tuple[str, torch.Tensor, bool]
@@ -253,20 +260,13 @@ def _contradictions(
 
 def _says_the_same(one: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -> bool:
     """Return whether two tensors of one shape have equal bits after a cast to a dtype."""
-    if one is other or one.is_meta or other.is_meta:
-        return True
-    if one.layout is other.layout is torch.strided and one.dtype is other.dtype:
-        lies_alike = one.device == other.device and lie_alike(one, other)
-    else:
-        lies_alike = False
-    if lies_alike:
+    if one.is_meta or other.is_meta or lie_alike(one, other):
         return True
     cast = [
         each.detach().to(device="cpu", dtype=dtype).resolve_conj().resolve_neg().contiguous()
         for each in (one, other)
     ]
-    bits = [each.flatten().view(torch.uint8) for each in cast]
-    return torch.equal(*bits)
+    return same_bytes(*cast)
 
 
 def names_of(tensors: Mapping[str, torch.Tensor]) -> dict[int, list[str]]:

@@ -17,7 +17,6 @@ pluggy loads entry points in another order. So this package loads them itself, a
 implementation separately, in the order that makes pluggy ask as listed.
 """
 
-from layergraph.plugins.commands import Command, installed_commands
 from layergraph.plugins.contract import HookFailure, command_name
 from layergraph.plugins.hooks import Hooks, function_homes, kind_homes
 from layergraph.plugins.listing import installed_answers
@@ -36,7 +35,6 @@ from layergraph.plugins.torch_nn_families import distribution_for
 
 __all__ = [
     "BUILTIN_PREFIX",
-    "Command",
     "Discovered",
     "HookFailure",
     "HookImplementation",
@@ -50,7 +48,6 @@ __all__ = [
     "distribution_for",
     "function_homes",
     "installed_answers",
-    "installed_commands",
     "installed_plugins",
     "kind_homes",
     "load_plugins",

@@ -11,13 +11,10 @@ import inspect
 import itertools
 import re
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layergraph.errors import LayergraphError, first_line
 from layergraph.ir import Implementation
-
-if TYPE_CHECKING:
-    from torch import nn
 
 MANY = 100_000
 """The most rows or names that a hook may list. We take a longer list to be endless."""
@@ -129,9 +126,14 @@ def _shown(value: Any) -> str:
         return f"a {type(value).__name__}"
 
 
-def _implementation(answer: Any) -> Implementation:
-    if not isinstance(answer, Implementation):
-        raise _WrongError(f"returned {_shown(answer)}; it must return an Implementation or None")
+def _one(answer: Any, cls: type, wanted: str) -> Any:
+    if not isinstance(answer, cls):
+        raise _WrongError(f"returned {_shown(answer)}; it must return {wanted} or None")
+    return answer
+
+
+def _implementation(answer: Any) -> Any:
+    _one(answer, Implementation, "an Implementation")
     wrong = (
         ("type" if not isinstance(answer.type, str) else "")
         or ("data" if not isinstance(answer.data, dict) else "")
@@ -149,20 +151,16 @@ def _implementation(answer: Any) -> Implementation:
 _CHILDREN = (dict, type(None))
 
 
-def _module(answer: Any) -> nn.Module:
+def _module(answer: Any) -> Any:
     from torch import nn
 
-    if not isinstance(answer, nn.Module):
-        raise _WrongError(f"returned {_shown(answer)}; it must return a torch.nn.Module or None")
-    return answer
+    return _one(answer, nn.Module, "a torch.nn.Module")
 
 
 def _capturer(answer: Any) -> Any:
     from layergraph.capturing import Capturer
 
-    if not isinstance(answer, Capturer):
-        raise _WrongError(f"returned {_shown(answer)}; it must return a Capturer or None")
-    return answer
+    return _one(answer, Capturer, "a Capturer")
 
 
 def _unwrapped(answer: Any) -> Any:
@@ -170,8 +168,7 @@ def _unwrapped(answer: Any) -> Any:
 
     from layergraph.hook_types.wrapping import Unwrapped
 
-    if not isinstance(answer, Unwrapped):
-        raise _WrongError(f"returned {_shown(answer)}; it must return an Unwrapped or None")
+    _one(answer, Unwrapped, "an Unwrapped")
     if not isinstance(answer.module, nn.Module):
         raise _WrongError(
             f"returned an Unwrapped whose module is {_shown(answer.module)}; give a torch.nn.Module"
@@ -217,17 +214,19 @@ def _is_command(function: object) -> bool:
 
 def _commands(answer: Any) -> list[Callable[..., Any]]:
     found = _many(answer, "functions, each with a name that starts with a letter", _is_command)
-    names = [command_name(each) for each in found]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise _WrongError(f"returned two functions for the command {twice!r}; it must return one")
+    _refuse_twice([command_name(each) for each in found], "functions for the command {!r}")
     return found
+
+
+def _rows(answer: Any, cls: type) -> list[Any]:
+    wanted = f"rows, each a layergraph.{cls.__name__}"
+    return _many(answer, wanted, lambda each: isinstance(each, cls))
 
 
 def _formats(answer: Any) -> list[Any]:
     from layergraph.hook_types.formats import Format
 
-    found = _many(answer, "rows, each a layergraph.Format", lambda each: isinstance(each, Format))
+    found = _rows(answer, Format)
     for row in found:
         if not isinstance(row.suffix, str) or row.suffix != row.suffix.lower():
             raise _WrongError(f"returned a format for {row.suffix!r}; give a suffix in lower case")
@@ -257,18 +256,12 @@ def _refuse_twice(given: list[Any], named: str) -> None:
 def _structures(answer: Any) -> list[Any]:
     from layergraph.hook_types.structures import Structure
 
-    found = _many(
-        answer, "rows, each a layergraph.Structure", lambda each: isinstance(each, Structure)
-    )
+    found = _rows(answer, Structure)
     for row in found:
         if not isinstance(row.cls, type):
             raise _WrongError(f"returned a structure of {_shown(row.cls)}; give a class")
-        for role in ("flatten", "unflatten"):
-            if not inspect.isfunction(getattr(row, role)):
-                raise _WrongError(
-                    f"returned a structure of {row.cls.__name__} whose {role} is "
-                    f"{_shown(getattr(row, role))}; give a function"
-                )
+        said = f"a structure of {row.cls.__name__}"
+        _check_callable(row, said, "flatten", "unflatten", is_one=inspect.isfunction)
     _refuse_twice([row.cls for row in found], "structures of {.__name__}")
     return found
 
@@ -279,9 +272,7 @@ _KIND_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 def _tensor_kinds(answer: Any) -> list[Any]:
     from layergraph.tensors.kinds import TensorKind
 
-    found = _many(
-        answer, "rows, each a layergraph.TensorKind", lambda each: isinstance(each, TensorKind)
-    )
+    found = _rows(answer, TensorKind)
     for row in found:
         if not isinstance(row.name, str) or not _KIND_NAME.fullmatch(row.name):
             raise _WrongError(
@@ -293,10 +284,12 @@ def _tensor_kinds(answer: Any) -> list[Any]:
     return found
 
 
-def _check_callable(row: object, said: str, *roles: str) -> None:
-    """Refuse a row whose functions are not callable."""
+def _check_callable(
+    row: object, said: str, *roles: str, is_one: Callable[[Any], bool] = callable
+) -> None:
+    """Refuse a row whose functions are none."""
     for role in roles:
-        if not callable(getattr(row, role)):
+        if not is_one(getattr(row, role)):
             raise _WrongError(
                 f"returned {said} whose {role} is {_shown(getattr(row, role))}; give a function"
             )
@@ -308,7 +301,7 @@ _PASS_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 def _passes(answer: Any) -> list[Any]:
     from layergraph.hook_types.passes import Pass
 
-    found = _many(answer, "rows, each a layergraph.Pass", lambda each: isinstance(each, Pass))
+    found = _rows(answer, Pass)
     for row in found:
         if not isinstance(row.name, str) or not _PASS_NAME.fullmatch(row.name):
             raise _WrongError(
@@ -325,9 +318,7 @@ _TARGET = re.compile(r"[a-z][a-z0-9_-]*")
 def _lowerings(answer: Any) -> list[Any]:
     from layergraph.hook_types.lowerings import Lowering
 
-    found = _many(
-        answer, "rows, each a layergraph.Lowering", lambda each: isinstance(each, Lowering)
-    )
+    found = _rows(answer, Lowering)
     for row in found:
         if not isinstance(row.target, str) or not _TARGET.fullmatch(row.target):
             raise _WrongError(

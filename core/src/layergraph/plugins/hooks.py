@@ -6,6 +6,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -69,17 +70,11 @@ class Hooks:
         Raises:
             PluginError: a plugin returned something other than names and rows.
         """
-        found: dict[str, Factory] = {}
-        for row in self._listed_functions():
-            if not isinstance(row, str):
-                found.setdefault(row.made, row)
-        return found
+        rows = [row for row in self._listed_functions() if not isinstance(row, str)]
+        return {row.made: row for row in reversed(rows)}
 
     def _listed_functions(self) -> list[str | Factory]:
-        try:
-            return [*itertools.chain.from_iterable(self.ask.functions())]
-        except HookFailure as failure:
-            raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error
+        return _all_of(self.ask.functions)
 
     def structures(self) -> dict[type, Structure]:
         """Return the rows of the hook ``structures``, by their classes.
@@ -87,13 +82,8 @@ class Hooks:
         Raises:
             PluginError: a plugin returned something other than such rows.
         """
-        found: dict[type, Structure] = {}
-        try:
-            for row in itertools.chain.from_iterable(self.ask.structures()):
-                found.setdefault(row.cls, row)
-        except HookFailure as failure:
-            raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error
-        return found
+        # The first row of a class counts, and so it comes last here.
+        return {row.cls: row for row in reversed(_all_of(self.ask.structures))}
 
     @functools.cached_property
     def tensor_kinds(self) -> TensorKinds:
@@ -104,10 +94,7 @@ class Hooks:
         """
         from layergraph.tensors.kinds import TensorKinds
 
-        try:
-            return TensorKinds(itertools.chain.from_iterable(self.ask.tensor_kinds()))
-        except HookFailure as failure:
-            raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error
+        return TensorKinds(_all_of(self.ask.tensor_kinds))
 
     def idle_mark(self, cls: type) -> str:
         """Return why the decorator of a class has no effect.
@@ -136,6 +123,21 @@ class Hooks:
         """Return the names of all owners that implement a hook, in the order of asking."""
         asked = (each.owner for each in self.implementations if each.hook == hook)
         return list(dict.fromkeys(["this converter", *asked]))
+
+
+def _all_of(ask: Callable[[], Iterable[Iterable[Any]]]) -> list[Any]:
+    """Return all items that plugins list through a hook."""
+    with _failures():
+        return [*itertools.chain.from_iterable(ask())]
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Turn the failure of a plugin into an error with the remedy."""
+    try:
+        yield
+    except HookFailure as failure:
+        raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error
 
 
 class _Registered:
@@ -246,7 +248,7 @@ def kind_homes() -> dict[str, str]:
 
 
 def _homes(hook: str, name_of: Callable[[Any], str]) -> dict[str, str]:
-    try:
+    with _failures():
         return {
             name_of(row): plugin.distribution
             for plugin in installed_plugins()
@@ -254,8 +256,6 @@ def _homes(hook: str, name_of: Callable[[Any], str]) -> dict[str, str]:
             if each.hook == hook and not each.is_wrapper
             for row in each.ask() or ()
         }
-    except HookFailure as failure:
-        raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error
 
 
 class _Manager(pluggy.PluginManager):

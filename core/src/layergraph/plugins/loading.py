@@ -107,7 +107,7 @@ def chosen_plugins(
     """
     names = _names(disable)
     if plugins is None:
-        known = {each.distribution for each in _installed()}
+        known = {each.distribution for each in _look()[0]}
     else:
         plugins = tuple(plugins)
         known = {each.distribution for each in plugins}
@@ -146,7 +146,7 @@ def discovered(disable: Collection[str] = (), hook: str = "") -> Discovered:
     by_environment, by_converter = _names(os.environ.get(DISABLE, "")), _names(disable)
     plugins: list[Plugin] = []
     left_out: list[SkippedPlugin] = []
-    for installed in _installed():
+    for installed in _look()[0]:
         if _is_disabled(installed.distribution, by_environment):
             left_out.append(_disabled(installed, f"{DISABLE} names it", f"change {DISABLE}"))
         elif _is_disabled(installed.distribution, by_converter):
@@ -154,14 +154,14 @@ def discovered(disable: Collection[str] = (), hook: str = "") -> Discovered:
         elif not hook or _may_implement(installed, hook):
             loaded = _loaded(installed)
             plugins.append(loaded) if isinstance(loaded, Plugin) else left_out.append(loaded)
-    missing = by_environment - {each.distribution for each in _installed()} - {THIRD_PARTY}
+    missing = by_environment - {each.distribution for each in _look()[0]} - {THIRD_PARTY}
     left_out += [
         SkippedPlugin(
             name, "", "", f"no such plugin is there for {DISABLE} to name", f"correct {DISABLE}"
         )
         for name in sorted(missing)
     ]
-    return Discovered(tuple(plugins), (*left_out, *_damaged()))
+    return Discovered(tuple(plugins), (*left_out, *_look()[1]))
 
 
 def load_plugins(entry_points: Iterable[importlib_metadata.EntryPoint]) -> Iterator[Plugin]:
@@ -220,14 +220,6 @@ def _name_and_version(distribution: Any) -> tuple[str, str]:
 
 def _load_order(installed: _Installed) -> tuple[str, str, str]:
     return installed.distribution, installed.version, installed.entry_point.name
-
-
-def _installed() -> tuple[_Installed, ...]:
-    return _look()[0]
-
-
-def _damaged() -> tuple[SkippedPlugin, ...]:
-    return _look()[1]
 
 
 @functools.cache
@@ -312,11 +304,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def way_to_get(distribution: str) -> str:
-    """Return the remedy for a missing distribution: install or enable it.
-
-    Args:
-        distribution: the normalised name of the distribution.
-    """
+    """Return the remedy for a missing distribution: install or enable it."""
     if _is_disabled(distribution, _names(os.environ.get(DISABLE, ""))):
         return f"{DISABLE} names {distribution}: change it"
     return f"pip install {distribution}"

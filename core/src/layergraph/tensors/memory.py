@@ -61,9 +61,6 @@ def _directly(look: Callable[P, T]) -> Callable[P, T]:
 def unsuitable(tensor: torch.Tensor) -> str | None:
     """Return why a tensor is not a block of numbers in memory, and what to use instead.
 
-    Args:
-        tensor: any tensor.
-
     Returns:
         The predicate of a sentence about the tensor; None for a dense tensor, which may be of a
         subclass of torch.Tensor.

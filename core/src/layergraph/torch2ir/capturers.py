@@ -21,9 +21,6 @@ T = TypeVar("T")
 def capturer_for(request: CaptureRequest) -> Capturer:
     """Return the plugin's capturer for a model, or the one of the core for a model without inputs.
 
-    Args:
-        request: the capture request.
-
     Raises:
         PluginError: a plugin failed, or broke the contract of the hook ``capture``.
         CaptureError: there are example inputs, and no installed plugin captures by running.
@@ -42,11 +39,7 @@ def capturer_for(request: CaptureRequest) -> Capturer:
 
 
 class _Contained(Capturer):
-    """A capturer of a plugin, with checks of its answers.
-
-    Args:
-        capturer: the capturer of the plugin.
-    """
+    """A capturer of a plugin, with checks of its answers."""
 
     def __init__(self, capturer: Capturer) -> None:
         self._capturer = capturer

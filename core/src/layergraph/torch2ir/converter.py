@@ -65,33 +65,7 @@ class Torch2Ir(Registry):
         values: Values = "both",
         modes: Modes = "both",
     ) -> Ir:
-        """Turn a model into its IR.
-
-        With example inputs, this runs the model and records each call. Without, it traces the model
-        on symbols, which works if the code does not depend on its inputs.
-
-        Args:
-            model: the model, in either mode. It is left as it was.
-            args: the positional arguments of an example call, as a tuple.
-            kwargs: the arguments of that call by name. The rebuilt model takes other tensors and
-                other numbers. Other arguments, such as texts and booleans, are fixed at their
-                values here, and an argument that is left out is fixed at its default.
-            examples: several calls, instead of ``args`` and ``kwargs``: see
-                :func:`layergraph.to_ir`.
-            values: the treatment of code that depends on a number in a tensor: ``"both"`` captures
-                both ways of a decision, ``"assume"`` adds a guard, which the rebuilt model checks,
-                ``"refuse"`` raises.
-            modes: the modes to capture if the code depends on ``self.training``: ``"both"``, or the
-                model's ``"own"``, which is faster, and in which the rebuilt model must stay.
-
-        Returns:
-            The IR. It holds no weights: save ``model.state_dict()`` with it.
-
-        Raises:
-            CaptureError: the model does something that a graph cannot hold, or depends on inputs
-                that are missing.
-            PluginError: a handler failed, or broke its contract.
-        """
+        """Turn a model into its IR; the arguments are those of :func:`layergraph.to_ir`."""
         # Imported on first use, so that making a converter is quick.
         from layergraph.capturing import example_calls
         from layergraph.torch2ir.one_at_a_time import one_at_a_time

@@ -27,9 +27,9 @@ from layergraph.torch2ir.capturers import capturer_for
 from layergraph.torch2ir.folding.fold import Folded
 from layergraph.torch2ir.folding.modes import guard_modes, merged
 from layergraph.torch2ir.indexing.answers import ask
-from layergraph.torch2ir.indexing.found import Found
 from layergraph.torch2ir.indexing.kept_modes import clears_tensors
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo, other_mode
+from layergraph.torch2ir.indexing.module_refusals import Found
 from layergraph.torch2ir.indexing.tensor_specs import describe_tensors
 from layergraph.torch2ir.indexing.unhandled import advice, unhandled
 from layergraph.torch2ir.state.global_state import REMEDY
@@ -50,15 +50,9 @@ def convert(
     modes: Modes,
     finishing: list[Callable[[], None]],
 ) -> Ir:
-    """See :meth:`layergraph.torch2ir.Torch2Ir.convert`.
+    """Return the IR of a model: see :func:`layergraph.to_ir`.
 
-    Args:
-        hooks: the hooks of the plugins.
-        model: the model, with its wrappers.
-        examples: example calls.
-        values: the treatment of code that depends on a number in a tensor.
-        modes: the modes to capture if the code depends on ``self.training``.
-        finishing: receives functions to call after the capture.
+    ``finishing`` receives functions to call after the capture.
     """
     for name, said, sayable in (("values", values, Values), ("modes", modes, Modes)):
         if said not in get_args(sayable):

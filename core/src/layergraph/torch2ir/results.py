@@ -8,7 +8,7 @@ import enum
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Number
 from types import CodeType
 from typing import Any
@@ -18,7 +18,6 @@ import torch
 from layergraph.errors import CaptureError
 from layergraph.ir import Record
 from layergraph.ir.names import is_argument_name
-from layergraph.ir.values import parts
 from layergraph.known_objects import parts_of
 from layergraph.outputs import ATTRIBUTE, TO_TUPLE, Output, output_class
 from layergraph.torch2ir.tracing.stand_ins import StandIn
@@ -77,22 +76,6 @@ def opened(
         return type(result)({key: inside(value) for key, value in dict.items(result)})
     make = _maker_of_tuples(type(result))
     return _of_own_class(result, inside, value_of) if make is None else make(map(inside, result))
-
-
-def leaves_of(result: Any) -> Iterator[Any]:
-    """Yield the tensors and plain values of a result, and the names of the fields of its outputs.
-
-    Args:
-        result: what a model, or a rebuilt model, returns.
-    """
-    pending = [opened(result)]
-    while pending:
-        value = pending.pop()
-        inside = [[*value], *dict.values(value)] if isinstance(value, Output) else parts(value)
-        if inside is None:
-            yield value
-        else:
-            pending += reversed(inside)
 
 
 def _is_leaf(value: Any) -> bool:

@@ -20,7 +20,7 @@ from layergraph.plugins import Hooks
 from layergraph.tensors.memory import PLAIN_CLASSES, is_plain
 from layergraph.torch2ir.asking import first_answer
 from layergraph.torch2ir.indexing.answers import answer_of
-from layergraph.torch2ir.indexing.found import place_of
+from layergraph.torch2ir.indexing.module_refusals import place_of
 from layergraph.undo import undoing
 
 _MAX_WRAPPERS = 64

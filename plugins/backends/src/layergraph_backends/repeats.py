@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from layergraph.ir import STATE, Implementation, Ir
-from layergraph.ir.forms import Forms
 from layergraph.ir.values import map_leaves
 from layergraph_backends.backend import Tensors
 from layergraph_backends.plain import UNKNOWN, is_plain
 from layergraph_backends.step import Step
 from layergraph_shapes import TensorMeta
+from layergraph_shapes.forms import Forms
 
 
 class Repeats:

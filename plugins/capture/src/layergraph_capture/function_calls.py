@@ -64,14 +64,14 @@ class FunctionCalls:
             name.where = code_place()
         problem = ""
         try:
-            lowered, named = run.to_literal(args), run.to_literal(kwargs) if kwargs else {}
-            refuse_change_of_constant(name, lowered)
+            literals, named = run.to_literal(args), run.to_literal(kwargs) if kwargs else {}
+            refuse_change_of_constant(name, literals)
         except CaptureError as error:
             self._stop_before_kernel(name, error)
             other = self._other_call(name, func, args, kwargs)
             if other is not None:
                 return other()
-            problem, lowered, named = str(error), (), {}
+            problem, literals, named = str(error), (), {}
         self._keep_saved(name)
         before = versions(args, kwargs)
         is_changing = changes_its_first_argument(str(name)) or any(
@@ -93,13 +93,13 @@ class FunctionCalls:
         is_sequence = type(result) in (list, tuple)
         # For an empty sequence, the graph needs the value to guard its length.
         if result is not None and holds_no_tensor(result) and (result or not is_sequence):
-            return self._plain_result(name, args, lowered, named, result)
-        value = run.recorder.call("function", name, lowered, named)
+            return self._plain_result(name, args, literals, named, result)
+        value = run.recorder.call("function", name, literals, named)
         # Writes into running statistics do not increase version counters.
         run.guards.changes_state |= name.endswith(("batch_norm", "instance_norm"))
         if is_sequence:
             run.guards.expect_length(value, len(result))
-        run.guards.note_changes(args, before, (lowered, named), is_known=is_changing)
+        run.guards.note_changes(args, before, (literals, named), is_known=is_changing)
         bound = run.tensors.bound(result, value, before)
         return bound if self._turns is None else self._turns.parts(bound)
 

@@ -16,9 +16,7 @@ from layergraph import to_torch
 from layergraph.capturing import Example
 from layergraph.errors import AssumptionError, CaptureError
 from layergraph.ir import Ir
-from layergraph.tensors.memory import same_bits
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, other_mode
-from layergraph.torch2ir.results import leaves_of
 from layergraph.torch2ir.state.global_state import GlobalState
 from layergraph.torch2ir.tracing.patches import with_room_for
 from layergraph.torch2ir.tracing.recorder import Recorder
@@ -26,6 +24,7 @@ from layergraph.undo import raise_interrupt
 from layergraph_capture.arguments import Arguments, tensors_in
 from layergraph_capture.loops.lengths import Length, by_dimension, shapes_of, sizes_of
 from layergraph_capture.original import undone_call
+from layergraph_capture.outcomes import are_same, buffers_left, leaves_of
 from layergraph_capture.trackers.constants import Constants
 
 # The most sizes of the inputs that are varied.
@@ -125,7 +124,7 @@ class LaterCalls:
                 return None if self._keeps_state else True
             if isinstance(theirs, list) or isinstance(ours, list):
                 return (
-                    isinstance(theirs, list) and isinstance(ours, list) and _are_same(ours, theirs)
+                    isinstance(theirs, list) and isinstance(ours, list) and are_same(ours, theirs)
                 )
             if self._keeps_state:
                 # The model may have replaced tensors before its error; a graph does so later.
@@ -182,16 +181,4 @@ def _results(model: nn.Module, arguments: Arguments) -> list[Any]:
             gradients = torch.autograd.grad(
                 outputs, trained, [each.detach() for each in outputs], allow_unused=True
             )
-    parameters = {id(each) for each in model.parameters()}
-    state = model.state_dict(keep_vars=True).values()
-    return [*given, *gradients, *(each.clone() for each in state if id(each) not in parameters)]
-
-
-def _are_same(ours: list[Any], theirs: list[Any]) -> bool:
-    return len(ours) == len(theirs) and all(map(_is_same, ours, theirs))
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return same_bits(one.detach(), other.detach()) and one.requires_grad == other.requires_grad
-    return type(one) is type(other) and bool(one == other)
+    return [*given, *gradients, *buffers_left(model)]

@@ -53,7 +53,7 @@ class LeafCalls:
             # Its tensors are values of the graph, so trace into the leaf.
             return run.watch.on(original)(module_info.module, *args, **kwargs)
         with torch._C.DisableTorchFunction(), without_dispatch(with_wrappers=False):
-            lowered, named = self._hidden.enter(module_info, args, kwargs)
+            literals, named = self._hidden.enter(module_info, args, kwargs)
             before = versions(args, kwargs)
             if _renorms(module_info.module):
                 self._snapshot.save(*module_info.module.parameters())
@@ -71,10 +71,10 @@ class LeafCalls:
             else:
                 run.unrecorded(note_left, (module_info,), {})
             is_known = bool(vars(module_info.module).get("inplace"))
-            run.guards.note_changes(args, before, (lowered, named), is_known=is_known)
+            run.guards.note_changes(args, before, (literals, named), is_known=is_known)
             if not run.guards.changes_state:
                 run.guards.changes_state = _changes_own_state(module_info.module)
-            value = run.recorder.call("module", module_info.path, lowered, named)
+            value = run.recorder.call("module", module_info.path, literals, named)
             result = run.tensors.bound(result, value, before)
             self._hidden.leave(module_info)
             return result

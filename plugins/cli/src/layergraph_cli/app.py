@@ -17,7 +17,8 @@ from typer.main import get_command
 
 import layergraph
 from layergraph.errors import InvalidIrError, LayergraphError, first_line
-from layergraph.plugins import installed_commands, warn_of_skipped
+from layergraph.plugins import warn_of_skipped
+from layergraph_cli.installed import installed_commands
 from layergraph_cli.output import in_options, line, one_line, warn
 from layergraph_cli.subcommands import owned, plain_app, subcommand
 

@@ -24,4 +24,4 @@ def new_plugin(
     from layergraph_cli.new_plugin import create
 
     made = create(name, folder)
-    line(f"{made}: pip install -e {made}, then pytest {made}")
+    line(f"{made}: pip install -e '{made}[test]', then pytest {made}")

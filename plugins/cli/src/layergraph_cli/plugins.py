@@ -14,8 +14,8 @@ from layergraph.plugins import (
     command_name,
     discovered,
     installed_answers,
-    installed_commands,
 )
+from layergraph_cli.installed import installed_commands
 from layergraph_cli.output import as_json, line
 
 if TYPE_CHECKING:

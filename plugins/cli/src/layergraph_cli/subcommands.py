@@ -11,7 +11,7 @@ import typer
 from typer.main import get_command
 
 from layergraph.errors import LayergraphError, PluginError, first_line
-from layergraph.plugins import Command
+from layergraph_cli.installed import Command
 
 # layergraph_cli.app handles these.
 _PASSED_ON = (LayergraphError, OSError, MemoryError, typer.TyperException, typer.Abort, typer.Exit)

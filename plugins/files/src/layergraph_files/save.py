@@ -18,7 +18,7 @@ from layergraph.api import default_ir2torch
 from layergraph.elsewhere import imported
 from layergraph.errors import FileError, StateError
 from layergraph.functions.foreign import listing
-from layergraph.functions.names import Targets, is_own, unlisted
+from layergraph.functions.names import Targets, is_own
 from layergraph.ir import FUNCTION, Ir, TensorSpec, check
 from layergraph.ir2torch.load import fitting, flat, names_of, packed_in
 from layergraph.ir2torch.wrapper_keys import under_plain_keys
@@ -43,6 +43,7 @@ from layergraph_files.shards import (
     split,
 )
 from layergraph_files.text import compact, laid_out
+from layergraph_files.unlisted import unlisted
 from layergraph_files.versions import FORMAT
 
 

@@ -18,7 +18,7 @@ from layergraph.errors import Place, ShapeError
 from layergraph.functions.names import Targets
 from layergraph.ir import STATE, Graph, Implementation, Ir, Node, check
 from layergraph.ir.bodies import owners
-from layergraph.ir2torch.graph import fx_graph_and_nodes
+from layergraph.ir2torch.graph import fx_graph
 from layergraph.ir2torch.meta_model import MetaModel
 from layergraph.ir2torch.submodules import owner_of
 from layergraph.tensors.memory import is_plain
@@ -165,7 +165,7 @@ class FakeModel:
                 if each.type == STATE or each.is_call
             }
             place = Place("implementation", name)
-            made, built = fx_graph_and_nodes(
+            made, built = fx_graph(
                 graph, place, self._functions, targets, {body: body for body in self._owners}
             )
             self._graphs[name] = made, {each: graph.nodes[own] for own, each in built.items()}

@@ -12,9 +12,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from layergraph.ir import Implementation
-from layergraph.ir.forms import Forms
 from layergraph.ir.values import Symbol, leaves, map_leaves, parts
 from layergraph_shapes.fake_model import FakeModel
+from layergraph_shapes.forms import Forms
 from layergraph_shapes.observer import Observer, Path
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), Symbol)

@@ -16,12 +16,13 @@ from torch import nn
 from layergraph.capturing import Values
 from layergraph.errors import CaptureError, PluginWarning, Unsupported
 from layergraph.functions.foreign import listed_as, listing
-from layergraph.functions.names import Targets, unlisted
+from layergraph.functions.names import Targets
 from layergraph.torch2ir import Torch2Ir
 from layergraph.torch2ir.indexing.answers import answer_of
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.indexing.unhandled import advice, unhandled
 from layergraph_capture.original import UNFIT
+from layergraph_files.unlisted import unlisted
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from layergraph.ir import FUNCTION, INPUT, OUTPUT, Graph, Implementation, Ir, Node, Record, Value
-from layergraph.ir.forms import Forms
-from layergraph.ir.guard_list import guards_of
 from layergraph.ir.modes import changes_of_mode, modes
 from layergraph.ir.text import node_text, value_text
 from layergraph.ir.values import parts
+from layergraph_shapes.forms import Forms
+from layergraph_tools.guard_list import guards_of
 from layergraph_view.facts import Facts
 from layergraph_view.groups import Group, grouped
 

@@ -95,7 +95,7 @@ class Folded:
         self._module_index = module_index
         self._trace = trace
         self._tensors = tensors
-        self._folding = _Folding(module_index, trace, trace.scopes, interfaces(trace.scopes))
+        self._folding = Fold(module_index, trace, trace.scopes, interfaces(trace.scopes))
         self.draft = self._folding.fold().draft(tensors)
 
     def with_other(self, other: OtherMode) -> Draft | None:
@@ -110,7 +110,7 @@ class Folded:
                 scopes = list(inside_out(self._trace.root))
                 inside = [interfaces(inside_out(each.scope)) for each in other.replaced]
                 borders = {key: each for found in inside for key, each in found.items()} | borders
-            again = partial(_Folding, self._module_index, self._trace, scopes, borders)
+            again = partial(Fold, self._module_index, self._trace, scopes, borders)
             folding = again().fold(known)
             if folding.dissolves:
                 # Two calls of one module that were equal now differ, so their callers change too.
@@ -123,7 +123,14 @@ def _leaks(scope: ModuleCall, interface: Interface) -> bool:
     return not interface.outputs.keys() <= {*values_in(scope.result)}
 
 
-class _Folding:
+class Fold:
+    """One pass over the module calls of a trace, which makes a graph of each module.
+
+    Attributes:
+        interfaces: the inputs and outputs of each module call.
+        kinds: the kinds of tensors that the model may hold.
+    """
+
     def __init__(
         self,
         module_index: ModuleIndex,
@@ -141,7 +148,7 @@ class _Folding:
         self._dissolved: dict[ModuleCall, list[Call | ModuleCall]] = {}
         self._root_name = _free_root_name(module_index)
 
-    def fold(self, known: Mapping[str, _Graph] = MappingProxyType({})) -> _Folding:
+    def fold(self, known: Mapping[str, _Graph] = MappingProxyType({})) -> Fold:
         """Make the graphs of all modules except the known ones."""
         self._graphs |= known
         for scope in self._scopes:
@@ -263,16 +270,20 @@ class _Folding:
         return said
 
     def is_by_name(self, value: TracedValue, scope: ModuleCall) -> bool:
+        """Return whether an input is a keyword-only argument."""
         known = self._parameters.get(value) if scope.parent is None else None
         return known is not None and known.by_name
 
     def type_of(self, path: str) -> str:
+        """Return the type of the implementation of a composite."""
         return self._graphs[path].implementation.type
 
     def constant(self, key: str) -> torch.Tensor:
+        """Return a tensor that the model has not registered."""
         return self._trace.constants[key]
 
     def leaf_type(self, path: str) -> str:
+        """Return the type of a leaf."""
         answer = self._module_index.at(path).answer
         if answer is None:
             raise CaptureError(f"{path!r} is no leaf")
@@ -281,9 +292,11 @@ class _Folding:
     # --- the whole ---
 
     def name_at(self, path: str) -> str:
+        """Return the name of the implementation of a module."""
         return path or self._root_name
 
     def draft(self, tensors: dict[str, dict[str, TensorSpec]]) -> Draft:
+        """Return the implementations of the model, with the specs of their tensors."""
         tensors = self._with_attributes(tensors)
         implementations: list[Implementation] = []
         for module_info in self._module_index:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING
 
 from layergraph.control_flow.transforms import bound
 from layergraph.errors import CaptureError
@@ -27,7 +25,6 @@ from layergraph.ir import (
 )
 from layergraph.ir.from_nodes import graph_of_new
 from layergraph.ir.graph import KEYWORD_ONLY
-from layergraph.tensors.kinds import TensorKinds
 from layergraph.tensors.state import describe_constant
 from layergraph.torch2ir.folding.conditions import CHOOSE
 from layergraph.torch2ir.folding.interfaces import Interface
@@ -43,41 +40,11 @@ from layergraph.torch2ir.tracing.module_call import (
     values_in,
 )
 
+if TYPE_CHECKING:
+    from layergraph.torch2ir.folding.fold import Fold
+
 BOUND = f"layergraph.{bound.__name__}"
 GETITEM = "operator.getitem"
-
-
-class Folding(Protocol):
-    """The interface of the fold for the builder of one graph.
-
-    Attributes:
-        interfaces: the inputs and outputs of each module call.
-        kinds: the kinds of tensors that the model may hold.
-    """
-
-    kinds: TensorKinds
-    interfaces: dict[ModuleCall, Interface]
-
-    def said_of(self, value: TracedValue, scope: ModuleCall) -> dict[str, Value]:
-        """Return the attributes of an input node."""
-
-    def is_by_name(self, value: TracedValue, scope: ModuleCall) -> bool:
-        """Return whether an input is a keyword-only argument."""
-
-    def type_of(self, path: str) -> str:
-        """Return the type of the implementation of a composite."""
-
-    def leaf_type(self, path: str) -> str:
-        """Return the type of a leaf."""
-
-    def inlined(self, items: list[Call | ModuleCall]) -> list[Call | ModuleCall]:
-        """Return items, with inlined module calls replaced by their items."""
-
-    def name_at(self, path: str) -> str:
-        """Return the name of the implementation of a module."""
-
-    def constant(self, key: str) -> torch.Tensor:
-        """Return a tensor that the model has not registered."""
 
 
 class GraphBuilder:
@@ -95,7 +62,7 @@ class GraphBuilder:
 
     def __init__(
         self,
-        folding: Folding,
+        folding: Fold,
         scope: ModuleCall,
         interface: Interface,
         around: GraphBuilder | None = None,

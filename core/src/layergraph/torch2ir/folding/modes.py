@@ -65,14 +65,7 @@ class _NotMergeableError(Exception):
 
 
 class _Merger:
-    """Merges both modes of a model.
-
-    Args:
-        module_index: the model.
-        one: the implementations in the model's own mode.
-        other: those in the other mode.
-        readings: the module whose mode is read, and the module that reads it.
-    """
+    """Merges both modes of a model: see :func:`merged` for the arguments."""
 
     def __init__(
         self, module_index: ModuleIndex, one: Draft, other: Draft, readings: set[ModeReading]

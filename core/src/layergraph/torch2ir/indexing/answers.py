@@ -9,7 +9,7 @@ from torch import nn
 from layergraph.errors import LayergraphError, PluginError, PluginWarning, first_line
 from layergraph.ir import Implementation
 from layergraph.plugins import HookFailure, Hooks
-from layergraph.torch2ir.indexing.found import (
+from layergraph.torch2ir.indexing.module_refusals import (
     Found,
     Noted,
     place_of,

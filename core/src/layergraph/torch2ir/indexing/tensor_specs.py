@@ -11,8 +11,8 @@ from layergraph.ir import TensorSpec
 from layergraph.tensors.hidden_states import hidden_states
 from layergraph.tensors.kinds import TensorKinds
 from layergraph.tensors.state import Memory, describe
-from layergraph.torch2ir.indexing.found import Found, Noted, place_of
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
+from layergraph.torch2ir.indexing.module_refusals import Found, Noted, place_of
 from layergraph.torch2ir.indexing.overrides import kept_dtypes, kept_modes
 from layergraph.torch2ir.indexing.state_dicts import other_state_dicts, own_state_dict
 

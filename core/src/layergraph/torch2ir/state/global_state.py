@@ -22,6 +22,7 @@ from torch import nn
 from torch.utils import _device
 
 from layergraph.functions.foreign import applied_class
+from layergraph.functions.operations import overloads
 from layergraph.ir.function_name import FunctionName
 from layergraph.torch_versions import has
 from layergraph.undo import undoing
@@ -331,8 +332,7 @@ def _draws(name: str) -> bool:
     operation = getattr(torch.ops.aten, name, None)
     if not isinstance(operation, torch._ops.OpOverloadPacket):
         return True
-    overloads = [getattr(operation, each or "default") for each in operation._overload_names]
-    return any(torch.Tag.nondeterministic_seeded in each.tags for each in overloads)
+    return any(torch.Tag.nondeterministic_seeded in each.tags for each in overloads(operation))
 
 
 def may_draw(name: str, function: object) -> bool:

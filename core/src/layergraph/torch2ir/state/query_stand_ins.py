@@ -25,7 +25,7 @@ from layergraph.torch2ir.state.generators import foreign_generators
 from layergraph.torch2ir.state.global_state import getters, setters
 
 if TYPE_CHECKING:
-    from layergraph.torch2ir.tracing.observer import Observer
+    from layergraph.torch2ir.tracing.tracer import Tracer
 
 _BACKENDS = f"{TORCH_FOLDER}backends{os.sep}"
 
@@ -33,13 +33,13 @@ _BACKENDS = f"{TORCH_FOLDER}backends{os.sep}"
 class Current:
     """Holds the innermost capture that is running; all captures share the stand-ins."""
 
-    capture: Observer | None = None
+    capture: Tracer | None = None
 
 
 current = Current()
 
 
-def _recording() -> Observer | None:
+def _recording() -> Tracer | None:
     capture = current.capture
     return capture if capture is not None and capture.is_recording() else None
 
@@ -147,7 +147,7 @@ _GETTER = re.compile(r"_?(is|are|get|has)_\w+|\w+_enabled")
 
 
 def _note(
-    capture: Observer, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    capture: Tracer, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
 ) -> Any:
     name = capture.functions.name_of(function)
     if name is None or kwargs:
@@ -182,7 +182,7 @@ def _put_back(original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any
     return original(*args, **kwargs)
 
 
-def property_asked(capture: Observer) -> Callable[..., Any]:
+def property_asked(capture: Tracer) -> Callable[..., Any]:
     """Return the stand-in for the getter of a property of ``torch.backends``."""
     get: Callable[..., Any] = backends.ContextProp.__get__
 
@@ -199,7 +199,7 @@ def property_asked(capture: Observer) -> Callable[..., Any]:
     return asked
 
 
-def property_set(capture: Observer) -> Callable[..., Any]:
+def property_set(capture: Tracer) -> Callable[..., Any]:
     """Return the stand-in for the setter of a property of ``torch.backends``."""
     put: Callable[..., Any] = backends.ContextProp.__set__
 

@@ -103,12 +103,7 @@ class Spot:
 
 
 class Slots:
-    """The attributes of an object whose class has ``__slots__``.
-
-    Args:
-        owner: the object.
-        members: the slot descriptors by name.
-    """
+    """The attributes of an object whose class has ``__slots__``."""
 
     def __init__(self, owner: Any, members: dict[str, Any]) -> None:
         self._owner = owner
@@ -149,11 +144,7 @@ def _slots(kind: type) -> dict[str, Any]:
 
 
 class Dicts:
-    """Many dicts, read and compared at once, because nearly always none has changed.
-
-    Args:
-        dicts: dicts of built-in classes.
-    """
+    """Many dicts, read and compared at once, because nearly always none has changed."""
 
     def __init__(self, dicts: Sequence[dict[Any, Any]]) -> None:
         self.dicts = dicts

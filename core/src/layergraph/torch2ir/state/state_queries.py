@@ -8,6 +8,7 @@ places that the model's code reaches otherwise.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from torch import backends
 
@@ -18,11 +19,13 @@ from layergraph.torch2ir.state.query_stand_ins import (
     property_set,
     stand_in_of,
 )
-from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import ENTRIES, Patch
 
+if TYPE_CHECKING:
+    from layergraph.torch2ir.tracing.tracer import Tracer
 
-def state_queries(capture: Observer) -> Iterator[Patch]:
+
+def state_queries(capture: Tracer) -> Iterator[Patch]:
     """Yield the patches that record reads and writes of the state of torch."""
     yield current, "capture", capture
     whole, parts = homes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd.function import BackwardCFunction, FunctionMeta
@@ -13,16 +13,16 @@ from torch.nn.modules._functions import BackwardHookFunction
 
 from layergraph.functions.foreign import APPLY, applied_class
 from layergraph.torch2ir.tracing.held_by_functions import held
-from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import Patch
+
+if TYPE_CHECKING:
+    from layergraph.torch2ir.tracing.tracer import Tracer
 
 Record = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 """A function that makes a call, records it, and returns its result."""
 
 
-def applied_functions(
-    capture: Observer, keys: Mapping[int, str], record: Record
-) -> Iterator[Patch]:
+def applied_functions(capture: Tracer, keys: Mapping[int, str], record: Record) -> Iterator[Patch]:
     """Yield the patches that record each call of ``apply`` as one node, or refuse it.
 
     Args:

@@ -11,20 +11,22 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layergraph.errors import CaptureError
 from layergraph.torch2ir.code_owners import is_own_package
 from layergraph.torch2ir.indexing.followed import is_followed
-from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import ENTRIES, Patch
 from layergraph.torch2ir.tracing.stand_ins import StandIn
+
+if TYPE_CHECKING:
+    from layergraph.torch2ir.tracing.tracer import Tracer
 
 
 class EnvironmentText(str, StandIn):
     """The text of a variable, or its default, that refuses its conversion to a number."""
 
-    capture: Observer
+    capture: Tracer
     name: str
 
     def _number(self) -> None:
@@ -50,7 +52,7 @@ class EnvironmentText(str, StandIn):
         return self.plain()
 
 
-def environment(capture: Observer) -> Iterator[Patch]:
+def environment(capture: Tracer) -> Iterator[Patch]:
     """Yield the patches of the functions through which every read of a variable goes."""
     read: Any = os._Environ.__getitem__
 
@@ -83,7 +85,7 @@ def environment(capture: Observer) -> Iterator[Patch]:
     yield os._Environ, ENTRIES, {"__getitem__": getitem, "get": get, **refused}
 
 
-def _refused(capture: Observer, original: Callable[..., Any], reason: str) -> Callable[..., Any]:
+def _refused(capture: Tracer, original: Callable[..., Any], reason: str) -> Callable[..., Any]:
     def call(*args: Any) -> Any:
         if capture.is_recording() and _asks_for_model(2):
             capture.refuse(reason)

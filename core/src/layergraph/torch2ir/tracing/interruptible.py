@@ -17,9 +17,6 @@ def in_thread(function: Callable[[], T]) -> T:
 
     Python raises KeyboardInterrupt in the waiting thread. We pass it to the working thread, and
     return only after that thread has undone its changes, or if it will never start.
-
-    Args:
-        function: the function to call.
     """
     work = _Work(function)
     thread = threading.Thread(target=work.run, name="layergraph-capture")

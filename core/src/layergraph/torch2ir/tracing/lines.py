@@ -52,11 +52,7 @@ def user_frame() -> FrameType | None:
 
 def calling_frame() -> FrameType:
     """Return the frame of the code that called layergraph."""
-    return _frame(_is_of_others) or sys._getframe(1)
-
-
-def _is_of_others(filename: str) -> bool:
-    return not is_of_layergraph(filename)
+    return _frame(lambda filename: not is_of_layergraph(filename)) or sys._getframe(1)
 
 
 def _frame(is_wanted: Callable[[str], bool]) -> FrameType | None:
@@ -69,17 +65,6 @@ def _frame(is_wanted: Callable[[str], bool]) -> FrameType | None:
 
 Place = tuple[tuple[str, int], ...]
 """The running lines of the model's code, inner ones first: each one a file and a number."""
-
-
-def call_place() -> Place:
-    """Return the lines of the model's code that are running, the calling ones included."""
-    found: list[tuple[str, int]] = []
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if is_of_user(frame.f_code.co_filename):
-            found.append((frame.f_code.co_filename, frame.f_lineno))
-        frame = frame.f_back
-    return tuple(found)
 
 
 def code_place() -> str:

@@ -10,12 +10,7 @@ from layergraph.torch2ir.tracing.recorder import Recorder
 
 
 class ModeUses:
-    """Records which modules' modes a run reads or sets.
-
-    Args:
-        module_index: the model.
-        recorder: records the uses.
-    """
+    """Records which modules' modes a run reads or sets."""
 
     def __init__(self, module_index: ModuleIndex, recorder: Recorder) -> None:
         self._module_index = module_index

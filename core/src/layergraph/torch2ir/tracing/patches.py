@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from types import CellType, FunctionType, ModuleType, TracebackType
+from types import CellType, FunctionType, ModuleType
 from typing import Any, Self, TypeVar
 
 import torch
@@ -65,13 +65,8 @@ class Patcher:
             put(*self._before[-1])
             self._before.pop()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._undoing.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._undoing.__exit__(None, None, None)
 
 
 def _members(holder: Any) -> Any:
@@ -132,10 +127,6 @@ def with_room_for(depth: int, function: Callable[[], T]) -> T:
 
     A deep model exceeds Python's recursion limit and the stack of the main thread. For such a
     model, the call runs in a thread with a larger stack.
-
-    Args:
-        depth: how deeply modules are nested.
-        function: the function to call.
     """
     if depth <= ORDINARY_DEPTH:
         return function()

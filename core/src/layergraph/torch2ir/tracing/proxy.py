@@ -10,7 +10,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from types import CodeType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
@@ -20,26 +20,17 @@ from layergraph.functions.names import attribute_name, method_name
 from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import TracedValue
 
-
-class RecordsFunctions(Protocol):
-    """A recorder of the calls on a proxy."""
-
-    def function(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Record a call of a function by its name, and return a proxy of its result."""
+if TYPE_CHECKING:
+    from layergraph.torch2ir.tracing.symbolic_tracer import SymbolicTracer
 
 
 class Proxy(fx.Proxy):
-    """Proxy of a value; each operation on it is recorded.
-
-    Args:
-        value: the traced value.
-        tracer: the recorder of operations.
-    """
+    """Proxy of a value; each operation on it is recorded."""
 
     node: Any
     tracer: Any
 
-    def __init__(self, value: TracedValue, tracer: RecordsFunctions) -> None:
+    def __init__(self, value: TracedValue, tracer: SymbolicTracer) -> None:
         object.__setattr__(self, "node", value)
         object.__setattr__(self, "tracer", tracer)
 
@@ -67,22 +58,16 @@ class Proxy(fx.Proxy):
     def __delitem__(self, index: Any) -> None:
         raise CaptureError("a graph cannot delete an item of a value")
 
-    # As tensors do: for NotImplemented, Python compares identities.
     def __eq__(self, other: object) -> Any:
-        is_no_tensor = other is None or isinstance(other, str)
-        return (
-            NotImplemented
-            if is_no_tensor
-            else self.tracer.function("operator.eq", (self, other), {})
-        )
+        return self._compared("operator.eq", other)
 
     def __ne__(self, other: object) -> Any:
+        return self._compared("operator.ne", other)
+
+    def _compared(self, name: str, other: object) -> Any:
+        # As tensors do: for NotImplemented, Python compares identities.
         is_no_tensor = other is None or isinstance(other, str)
-        return (
-            NotImplemented
-            if is_no_tensor
-            else self.tracer.function("operator.ne", (self, other), {})
-        )
+        return NotImplemented if is_no_tensor else self.tracer.function(name, (self, other), {})
 
     __hash__ = fx.Proxy.__hash__
 

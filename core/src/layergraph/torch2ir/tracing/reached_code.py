@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layergraph.torch2ir.indexing.reached import Listener, Place
 from layergraph.torch2ir.state.changes import Unchanged
 from layergraph.torch2ir.state.query_stand_ins import stand_in_of
 from layergraph.torch2ir.tracing.applied_functions import seen_again
-from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import Patch, Patcher
 from layergraph.torch2ir.tracing.uncached import uncached
+
+if TYPE_CHECKING:
+    from layergraph.torch2ir.tracing.tracer import Tracer
 
 
 class ReachedCode(Listener):
@@ -28,7 +30,7 @@ class ReachedCode(Listener):
 
     def __init__(
         self,
-        observer: Observer,
+        observer: Tracer,
         patcher: Patcher,
         outside: Unchanged,
         scope_patches: Callable[[dict[str, Any]], Iterator[Patch]],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
@@ -35,7 +35,7 @@ from layergraph.torch2ir.tracing.code_patches import named_functions
 from layergraph.torch2ir.tracing.module_call import Parameter, StateRead, Trace
 from layergraph.torch2ir.tracing.patches import ENTRIES, Patch
 from layergraph.torch2ir.tracing.proxy import AttributeProxy, Proxy
-from layergraph.torch2ir.tracing.refusals import guards, scope_guards
+from layergraph.torch2ir.tracing.refusals import autocast, questions_for_types
 from layergraph.torch2ir.tracing.tracer import Tracer
 
 # These facts of a parameter are known without inputs, and model code branches on them. Dtype and
@@ -102,12 +102,9 @@ class SymbolicTracer(Tracer, TracerBase):
                 raise change.refusal()
         return trace
 
-    def watching(self) -> AbstractContextManager[object]:
-        """See :class:`Tracer`."""
-        return self._watching()
-
     @contextmanager
-    def _watching(self) -> Iterator[None]:
+    def watching(self) -> Iterator[None]:
+        """See :class:`Tracer`."""
         with without_draws(self.generators), _FunctionMode(self):
             yield
 
@@ -173,7 +170,7 @@ class SymbolicTracer(Tracer, TracerBase):
 
     def patches(self) -> Iterator[Patch]:
         """See :class:`Tracer`."""
-        yield from guards(self.is_recording)
+        yield from autocast(self.is_recording)
         yield from applied_functions(self, self.state_tensors.keys, self.named_function)
         # These check the types of their arguments before they call ``__torch_function__``.
         for holder, names in ((torch, FACTORIES), (torch.Tensor, SIZED_METHODS)):
@@ -184,7 +181,7 @@ class SymbolicTracer(Tracer, TracerBase):
 
     def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
         """See :class:`Tracer`."""
-        yield from scope_guards(members, self.is_recording)
+        yield from questions_for_types(members, self.is_recording)
 
     def leaf(
         self,
@@ -296,9 +293,9 @@ class SymbolicTracer(Tracer, TracerBase):
         if may_draw(name, func):
             # Symbols draw nothing; tell the state tracker that the real model draws here.
             self.state.drew()
-        lowered = self.to_literal(args)
-        refuse_change_of_constant(name, lowered)
-        return Proxy(self.recorder.call("function", name, lowered, self.to_literal(kwargs)), self)
+        literals = self.to_literal(args)
+        refuse_change_of_constant(name, literals)
+        return Proxy(self.recorder.call("function", name, literals, self.to_literal(kwargs)), self)
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *_: Any) -> Any:
         """Record an operation of fx's proxies, such as a Python operator."""
@@ -334,11 +331,7 @@ def _holds_proxies(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 class SymbolicCapturer(Capturer):
-    """Capturer without example inputs.
-
-    Args:
-        request: the capture request.
-    """
+    """Capturer without example inputs."""
 
     def __init__(self, request: CaptureRequest) -> None:
         self._request = request

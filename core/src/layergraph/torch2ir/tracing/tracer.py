@@ -31,7 +31,6 @@ from layergraph.torch2ir.state.watching import Watch
 from layergraph.torch2ir.tracing.code_patches import import_patches, module_patches
 from layergraph.torch2ir.tracing.environment import environment
 from layergraph.torch2ir.tracing.higher_order import higher_order_calls
-from layergraph.torch2ir.tracing.jagged import jagged_tensors
 from layergraph.torch2ir.tracing.lines import code_place, first_line_of
 from layergraph.torch2ir.tracing.mode_uses import ModeUses
 from layergraph.torch2ir.tracing.module_call import Parameter, Trace
@@ -39,8 +38,8 @@ from layergraph.torch2ir.tracing.patches import Patch, Patcher, with_room_for
 from layergraph.torch2ir.tracing.reached_code import ReachedCode
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph.torch2ir.tracing.refusal_log import RefusalLog
+from layergraph.torch2ir.tracing.refusals import jagged_tensors, transforms
 from layergraph.torch2ir.tracing.state_tensors import StateTensors
-from layergraph.torch2ir.tracing.transforms import transforms
 from layergraph.torch2ir.tracing.way_of_tracing import WayOfTracing
 from layergraph.undo import raise_interrupt, undoing
 

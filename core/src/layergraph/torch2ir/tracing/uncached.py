@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from layergraph.torch2ir.indexing.reach import Reach
-from layergraph.torch2ir.tracing.observer import Observer
+
+if TYPE_CHECKING:
+    from layergraph.torch2ir.tracing.tracer import Tracer
 
 
-def uncached(capture: Observer, function: Any) -> Any:
+def uncached(capture: Tracer, function: Any) -> Any:
     """Return a stand-in for a cached function that computes tensors again.
 
     The tracer records the new computation of tensors, and of results that depend on sizes. For

@@ -92,14 +92,7 @@ class WayOfTracing(ABC):
     def higher_order(
         self, name: str, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Record a call of a higher-order function of torch, and return its result.
-
-        Args:
-            name: the function name of the node.
-            original: the function.
-            args: the positional arguments.
-            kwargs: the keyword arguments.
-        """
+        """Record a call of a higher-order function of torch, and return its result."""
 
     @abstractmethod
     def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

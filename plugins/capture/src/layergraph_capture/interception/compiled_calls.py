@@ -15,10 +15,12 @@ from contextlib import contextmanager
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.undo import undoing
+
+if TYPE_CHECKING:
+    from layergraph.torch2ir.tracing.tracer import Tracer
 
 # The library of torch that an extension links to if it takes or returns Python tensors.
 _LIBRARY = b"torch_python"
@@ -27,7 +29,7 @@ _OF_TORCH = ("torch", "functorch")
 
 
 @contextmanager
-def compiled_calls(capture: Observer) -> Iterator[None]:
+def compiled_calls(capture: Tracer) -> Iterator[None]:
     """Refuse calls of extensions that torch does not see, inside a ``with`` block.
 
     Args:
@@ -60,7 +62,7 @@ _REMEDY = (
 )
 
 
-def _refuse_new(capture: Observer, before: frozenset[str]) -> None:
+def _refuse_new(capture: Tracer, before: frozenset[str]) -> None:
     for name in sorted(_extensions() - before):
         capture.refuse(f"the model imports {name} while it runs: import it before")
 

@@ -101,13 +101,13 @@ class HigherOrderCalls:
         tracer = self._tracer
         tracer.compare_state()
         plan: Plan = tracer.unrecorded(planned or PLANS[name], args, kwargs)
-        lowered = tuple([self._literal(each) for each in plan.args])
+        literals = tuple([self._literal(each) for each in plan.args])
         named = {key: self._literal(each) for key, each in plan.kwargs.items()}
         with torch._C.DisableTorchFunction():
             before = versions(args, kwargs)
         result = tracer.calls.attempt(name, _eagerly, (original, plan.run or (args, kwargs)), {})
         tracer.state.drew()
-        value = tracer.recorder.call("function", name, lowered, named)
+        value = tracer.recorder.call("function", name, literals, named)
         if holds_no_tensor(result):
             return result
         with torch._C.DisableTorchFunction():
@@ -124,11 +124,11 @@ class HigherOrderCalls:
         def pullback(*args: Any, **kwargs: Any) -> Any:
             if not tracer.is_recording():
                 return function(*args, **kwargs)
-            lowered, named = tracer.to_literal(args), tracer.to_literal(kwargs)
+            literals, named = tracer.to_literal(args), tracer.to_literal(kwargs)
             name = "layergraph.pullback"
             with tracer.switch.saved.meanwhile():
                 found = tracer.calls.attempt(name, _eagerly, (function, (args, kwargs)), {})
-            node = tracer.recorder.call("function", name, (part, *lowered), named)
+            node = tracer.recorder.call("function", name, (part, *literals), named)
             with torch._C.DisableTorchFunction():
                 return tracer.tensors.bound(found, node, {})
 
@@ -162,8 +162,8 @@ class HigherOrderCalls:
                 f"{name}, an autograd.Function whose forward does not call {missing[0]!r}"
             )
             return result
-        lowered = [self._literal(samples.get(place, each)) for place, each in enumerate(args)]
-        value = tracer.recorder.call("function", name, tuple(lowered), {})
+        literals = [self._literal(samples.get(place, each)) for place, each in enumerate(args)]
+        value = tracer.recorder.call("function", name, tuple(literals), {})
         with torch._C.DisableTorchFunction():
             if type(result) in (list, tuple):
                 tracer.guards.expect_length(value, len(result))

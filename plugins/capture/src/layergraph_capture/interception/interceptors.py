@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType, SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -22,19 +22,21 @@ from layergraph.tensors.memory import storage_of
 from layergraph.torch2ir.code_owners import TORCH_FOLDER, is_capturing
 from layergraph.torch2ir.tracing.applied_functions import Record, applied_functions
 from layergraph.torch2ir.tracing.module_call import TracedValue
-from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph_capture.arguments import tensors_in
 from layergraph_capture.interception.parameters import made_parameters
 from layergraph_capture.interception.scripted import shown, unseen_operators
 from layergraph_capture.trackers.tensors import Tensors
 
+if TYPE_CHECKING:
+    from layergraph.torch2ir.tracing.tracer import Tracer
+
 Region = Callable[..., TracedValue]
 """A function that records the enter or exit node of a region, by function name and arguments."""
 
 
 def unseen(
-    capture: Observer,
+    capture: Tracer,
     record: Record,
     region: Region,
     tensors: Tensors,
@@ -74,7 +76,7 @@ def _is_ours(frame: FrameType) -> bool:
     return filename.startswith(TORCH_FOLDER) or is_capturing(filename)
 
 
-def _checkpointed(capture: Observer, record: Record) -> Record:
+def _checkpointed(capture: Tracer, record: Record) -> Record:
     """Record calls of autograd.Functions, except those by which torch's checkpoints work."""
 
     def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -103,7 +105,7 @@ def _are_lost(given: list[Any]) -> bool:
     return torch.is_grad_enabled() and not any(each.requires_grad for each in tensors)
 
 
-def _applied(capture: Observer) -> Callable[..., Any]:
+def _applied(capture: Tracer) -> Callable[..., Any]:
     """Return a stand-in for ``Module._apply`` that refuses casts and moves with an effect."""
     apply: Callable[..., Any] = nn.Module._apply
 
@@ -125,7 +127,7 @@ def _laid(module: nn.Module) -> list[tuple[Any, ...]]:
     return [(each.dtype, each.device, storage_of(each)) for each in tensors]
 
 
-def _scripted(capture: Observer, tensors: Tensors) -> Callable[..., Any]:
+def _scripted(capture: Tracer, tensors: Tensors) -> Callable[..., Any]:
     """Return a stand-in for calls of scripted functions, which guards the sizes that they read."""
     run: Callable[..., Any] = torch.jit.ScriptFunction.__call__
 
@@ -174,7 +176,7 @@ def _without_dtype() -> Callable[..., None]:
     return call
 
 
-def _enter_autocast(capture: Observer, record: Region) -> Callable[..., Any]:
+def _enter_autocast(capture: Tracer, record: Region) -> Callable[..., Any]:
     enter: Any = torch.autocast.__enter__
 
     def call(region: Any) -> Any:
@@ -196,7 +198,7 @@ def _enter_autocast(capture: Observer, record: Region) -> Callable[..., Any]:
     return call
 
 
-def _exit_autocast(capture: Observer, record: Region) -> Callable[..., Any]:
+def _exit_autocast(capture: Tracer, record: Region) -> Callable[..., Any]:
     leave: Any = torch.autocast.__exit__
 
     def call(region: Any, *args: Any) -> Any:
@@ -213,7 +215,7 @@ def _exit_autocast(capture: Observer, record: Region) -> Callable[..., Any]:
     return call
 
 
-def _attention_kernels(capture: Observer, record: Region) -> Iterator[Patch]:
+def _attention_kernels(capture: Tracer, record: Region) -> Iterator[Patch]:
     """Yield the patch of the function that ``sdpa_kernel`` calls on enter and exit.
 
     On a release of torch without this function, the change of the setting is refused.
@@ -243,7 +245,7 @@ def _attention_kernels(capture: Observer, record: Region) -> Iterator[Patch]:
 _SDPA_KERNEL: Any = inspect.unwrap(attention.sdpa_kernel)
 
 
-def _refused(capture: Observer, original: Callable[..., Any], what: str) -> Callable[..., Any]:
+def _refused(capture: Tracer, original: Callable[..., Any], what: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         # Torch itself calls these, too.
         if capture.is_recording() and not _is_ours(sys._getframe(1)):

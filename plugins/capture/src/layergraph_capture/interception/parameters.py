@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph_capture.trackers.tensors import Tensors
 
+if TYPE_CHECKING:
+    from layergraph.torch2ir.tracing.tracer import Tracer
 
-def made_parameters(run: Observer, tensors: Tensors, record: Callable[..., Any]) -> Iterator[Patch]:
+
+def made_parameters(run: Tracer, tensors: Tensors, record: Callable[..., Any]) -> Iterator[Patch]:
     """Yield the patch of ``nn.Parameter(data)``, which torch's modes do not see.
 
     Args:

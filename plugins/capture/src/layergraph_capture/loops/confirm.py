@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from layergraph import to_torch
 from layergraph.ir import Ir
-from layergraph.tensors.memory import same_bits
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
-from layergraph.torch2ir.results import leaves_of
 from layergraph.torch2ir.state.global_state import GlobalState
 from layergraph.torch2ir.tracing.patches import with_room_for
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph.undo import raise_interrupt
 from layergraph_capture.arguments import Arguments
 from layergraph_capture.original import undone_call
+from layergraph_capture.outcomes import are_same, buffers_left, leaves_of, without_graph
 from layergraph_capture.trackers.constants import Constants
 
 
@@ -44,7 +42,7 @@ def is_like_model(
             # First this one: its guards say whether the model does what was recorded.
             ours = _leaves(rebuilt, arguments)
         with undone_call(module_index, constants, arguments):
-            return _are_same(ours, _leaves(model, arguments))
+            return are_same(ours, _leaves(model, arguments))
 
     try:
         return with_room_for(module_index.depth, compare)
@@ -65,28 +63,7 @@ def _rebuilt(ir: Ir, model: nn.Module) -> nn.Module:
 
 
 def _leaves(model: nn.Module, arguments: Arguments) -> list[Any]:
-    """Return what a model gives, and the buffers that it leaves.
-
-    Of a tensor, return a pair: the tensor without the graph of autograd, which would keep all that
-    was computed in memory during the next run, and whether it needs a gradient.
-    """
+    """Return what a model gives, and the buffers that it leaves."""
     args, kwargs, _ = arguments.bind(Recorder(), lambda *_: None)
-    given: list[Any] = [
-        (each.detach(), each.requires_grad) if isinstance(each, torch.Tensor) else each
-        for each in leaves_of(model(*args, **kwargs))
-    ]
-    parameters = {id(each) for each in model.parameters()}
-    state = model.state_dict(keep_vars=True).values()
-    return given + [
-        (each.detach().clone(), each.requires_grad) for each in state if id(each) not in parameters
-    ]
-
-
-def _are_same(ours: list[Any], theirs: list[Any]) -> bool:
-    return len(ours) == len(theirs) and all(map(_is_same, ours, theirs))
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    if type(one) is type(other) is tuple and isinstance(one[0], torch.Tensor):
-        return one[1] == other[1] and same_bits(one[0], other[0])
-    return type(one) is type(other) and bool(one == other)
+    given = [*leaves_of(model(*args, **kwargs))]
+    return [*map(without_graph, given + buffers_left(model))]

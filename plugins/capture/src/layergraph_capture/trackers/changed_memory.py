@@ -6,6 +6,7 @@ from layergraph.ir import Value
 from layergraph.ir.values import leaves
 from layergraph.torch2ir.tracing.called_functions import RESULTS_BY_SIZES
 from layergraph.torch2ir.tracing.module_call import StateRead, TracedValue
+from layergraph_capture.trackers.origins import origins
 
 _PLAIN = frozenset(f"torch.Tensor.{name}" for name in "dim size stride numel dtype device".split())
 
@@ -34,17 +35,12 @@ class ChangedMemory:
         self._find_owners()
         if not self._owners:
             return False
-        pending = leaves(value)
         seen: set[TracedValue] = set()
-        while pending:
-            leaf = pending.pop()
-            if _owner(leaf) in self._owners:
+        for each in origins(value, self._unaffected):
+            if _owner(each) in self._owners:
                 return True
-            if not isinstance(leaf, TracedValue) or leaf in seen or leaf in self._unaffected:
-                continue
-            seen.add(leaf)
-            if leaf.call is not None:
-                pending += leaves(leaf.call.args, leaf.call.kwargs)
+            if isinstance(each, TracedValue):
+                seen.add(each)
         self._unaffected |= seen
         return False
 

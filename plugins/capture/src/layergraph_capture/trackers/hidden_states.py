@@ -38,9 +38,9 @@ class HiddenStates:
         self, module_info: ModuleInfo, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of a call as literals, with the states that code has assigned."""
-        lowered, named = self._to_literal(args), self._to_literal(kwargs) if kwargs else {}
+        literals, named = self._to_literal(args), self._to_literal(kwargs) if kwargs else {}
         if not module_info.hidden:
-            return lowered, named
+            return literals, named
         # The call replaces these, so a later use of the old tensors must read them before the call.
         self._bind(module_info)
         for name, tensor in assigned_states(module_info).items():
@@ -51,8 +51,8 @@ class HiddenStates:
                 if kwargs.get(name) is None:
                     named = {**named, name: value}
             elif args[place] is None:
-                lowered = (*lowered[:place], value, *lowered[place + 1 :])
-        return lowered, named
+                literals = (*literals[:place], value, *literals[place + 1 :])
+        return literals, named
 
     def leave(self, module_info: ModuleInfo) -> None:
         """Record the states after a call."""

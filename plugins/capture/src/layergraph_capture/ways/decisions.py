@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import FrameType
 from typing import NoReturn
 
 from layergraph.control_flow.choices import truth
 from layergraph.errors import CaptureError
 from layergraph.ir import Value
 from layergraph.ir.values import leaves, map_leaves
+from layergraph.torch2ir.code_owners import is_of_user
 from layergraph.torch2ir.tracing.called_functions import RESULTS_BY_SIZES, draws
-from layergraph.torch2ir.tracing.lines import Place, call_place, code_place
+from layergraph.torch2ir.tracing.lines import Place, code_place
 from layergraph.torch2ir.tracing.module_call import (
     Decision,
     StateRead,
@@ -238,7 +241,7 @@ class Decisions:
             return answer
         if len(self.made) < len(self._answers):
             answer = self._answers[len(self.made)]
-        where, place = code_place(), call_place()
+        where, place = code_place(), _call_place()
         if self._plan is not None and not is_by_size:
             answer = self._plan(place, self._planned[place], answer)
             self._planned[place] += 1
@@ -315,3 +318,14 @@ def _reads_state(value: Value) -> bool:
         isinstance(each, StateRead) or (each.call is not None and each.call.kind == "state")
         for each in origins(value)
     )
+
+
+def _call_place() -> Place:
+    """Return the lines of the model's code that are running, the calling ones included."""
+    found: list[tuple[str, int]] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if is_of_user(frame.f_code.co_filename):
+            found.append((frame.f_code.co_filename, frame.f_lineno))
+        frame = frame.f_back
+    return tuple(found)

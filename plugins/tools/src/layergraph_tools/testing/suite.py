@@ -15,9 +15,9 @@ from torch import nn
 
 from layergraph.api import default_torch2ir, to_ir, to_torch
 from layergraph.errors import CaptureError, LayergraphError
-from layergraph.io import load, load_model, save
 from layergraph.ir import ROOT, Implementation, Ir, find_problems
 from layergraph.layers import signature_of
+from layergraph_files.api import load, load_model, save
 from layergraph_tools.testing.cases import VARIANTS, Case, expect
 from layergraph_tools.testing.changes import changes, differing, shared, snapshot
 from layergraph_tools.testing.comparing import compare_features, compare_runs

@@ -56,8 +56,9 @@ def through_a_file(trip: RoundTrip) -> str:
     """Compare with a model that was saved and loaded."""
     original, _ = trip.both()
     from layergraph.api import default_ir2torch
-    from layergraph.functions.names import Targets, unlisted
-    from layergraph.io import load_model, save
+    from layergraph.functions.names import Targets
+    from layergraph_files.api import load_model, save
+    from layergraph_files.unlisted import unlisted
 
     known = Targets(default_ir2torch().hooks.named_functions())
     names = sorted({str(name) for _, name in unlisted(trip.captured(), known)})

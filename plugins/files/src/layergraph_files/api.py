@@ -1,6 +1,6 @@
-"""``save`` and ``load``: they find the format of a suffix through the hook ``formats``.
+"""``lg.save`` and ``lg.load``: they find the format of a suffix through the hook ``formats``.
 
-The core has no format. ``layergraph-files`` has ``.safetensors`` and ``.json``.
+The formats of this package are ``.safetensors`` and ``.json``.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layergraph.errors import ArgumentError, FileError, LayergraphError, PluginError, first_line
 from layergraph.hook_types.formats import Format
 from layergraph.ir import Ir
-from layergraph.plugins.listing import installed_answers
+from layergraph.plugins import Plugin, installed_answers
 from layergraph.plugins.loading import way_to_get
-from layergraph.plugins.plugin import Plugin
 
 if TYPE_CHECKING:
     import torch
@@ -169,7 +168,7 @@ def installed_formats() -> dict[str, Format]:
         PluginWarning: a plugin cannot be used, or its hook fails. Its formats are skipped.
 
     Example:
-        >>> from layergraph.io import installed_formats
+        >>> from layergraph_files.api import installed_formats
         >>> installed_formats()[".json"].description
         'structure, as readable text'
     """

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from layergraph.plugins.contract import command_name
-from layergraph.plugins.listing import installed_answers
-from layergraph.plugins.plugin import Plugin
+from layergraph.plugins import Plugin, command_name, installed_answers
 
 
 class Command(NamedTuple):
@@ -40,7 +38,7 @@ def installed_commands() -> list[Command]:
         PluginError: a plugin cannot be used or its hook fails, and ``LAYERGRAPH_STRICT`` is set.
 
     Example:
-        >>> from layergraph.plugins import installed_commands
+        >>> from layergraph_cli.installed import installed_commands
         >>> [each.name for each in installed_commands() if each.name.startswith("ex")]
         ['explain']
     """
