@@ -44,8 +44,7 @@ UNNAMED = {
     "reads files or memory of others": """
         from_dlpack from_file from_numpy frombuffer get_file_path import_ir_module
         import_ir_module_from_buffer load resize_as_ resize_as_sparse_ save segment_reduce to_dlpack
-        sparse_bsc_tensor sparse_bsr_tensor sparse_compressed_tensor sparse_coo_tensor
-        sparse_csc_tensor sparse_csr_tensor fbgemm_linear_fp16_weight
+        fbgemm_linear_fp16_weight
         fbgemm_linear_fp16_weight_fp32_activation fbgemm_linear_int8_weight
         fbgemm_linear_int8_weight_fp32_activation fbgemm_linear_quantize_weight
         fbgemm_pack_gemm_matrix_fp16 fbgemm_pack_quantized_matrix

@@ -105,9 +105,14 @@ def test_what_was_given_is_fixed_too():
     model = Call()
     rebuilt = _rebuilt(model, X, X, scale=3.0, flag=False, name="mean")
     given = {"scale": 3.0, "flag": False, "name": "mean"}
-    _same(rebuilt(-X, X + 1, **given), model(-X, X + 1, **given))
+    for scale in ({}, {"scale": 2.0}, {"scale": 0.5}):
+        call = given | scale
+        _same(rebuilt(-X, X + 1, **call), model(-X, X + 1, **call))
+    _same(rebuilt(X, X, flag=False, name="mean"), model(X, X, flag=False, name="mean"))
     with pytest.raises(AssumptionError, match="'scale'"):
-        rebuilt(X, X, flag=False, name="mean")
+        rebuilt(X, X, **given | {"scale": 3})
+    with pytest.raises(AssumptionError, match="'name'"):
+        rebuilt(X, X, **given | {"name": "sum"})
     with pytest.raises(AssumptionError, match="'mask'"):
         rebuilt(X, None, **given)
     with pytest.raises(AssumptionError, match="'mask'"):
@@ -222,6 +227,8 @@ def test_nested_inputs():
     model = Nested()
     rebuilt = _rebuilt(model, X, _nest())
     _same(rebuilt(-X, _nest(2.0)), model(-X, _nest(2.0)))
+    other = _nest() | {"pair": Pair(X, 6)}
+    _same(rebuilt(-X, other), model(-X, other))
     _same(rebuilt(x=-X, rest=_nest(2.0)), model(-X, _nest(2.0)))
 
 
@@ -234,7 +241,7 @@ def test_nested_inputs():
         {"b": [X, X, X]},
         {"more": X},
         {"pair": (X, 5)},
-        {"pair": Pair(X, 6)},
+        {"pair": Pair(X, 5.0)},
     ],
     ids=lambda change: f"{next(iter(change))}-{type(next(iter(change.values()))).__name__}",
 )

@@ -51,21 +51,20 @@ def _implementation(implementation: Implementation, training: bool | None) -> It
 
 def _notes(graph: Graph) -> dict[str, str]:
     """Return the annotations that all edges from a node share, as comments, by node."""
-    shared: dict[str, dict[str, Value]] = {}
+    shared: dict[str, dict[str, str]] = {}
     for (source, _), edge in graph.edges.items():
-        common = shared.setdefault(source, edge.data)
-        if common is not edge.data and common != edge.data:
+        # Texts, because NaN is unequal to itself.
+        texts = {name: value_text(each) for name, each in edge.data.items()}
+        common = shared.setdefault(source, texts)
+        if common != texts:
             shared[source] = {
-                name: value for name, value in common.items() if edge.data.get(name, _NONE) == value
+                name: text for name, text in common.items() if texts.get(name) == text
             }
     return {
-        source: f"  # {', '.join(f'{name}={value_text(each)}' for name, each in data.items())}"
-        for source, data in shared.items()
-        if data
+        source: f"  # {', '.join(f'{name}={text}' for name, text in texts.items())}"
+        for source, texts in shared.items()
+        if texts
     }
-
-
-_NONE = object()
 
 
 def layer_text(implementation: Implementation, training: bool | None = None) -> str:

@@ -176,7 +176,7 @@ class _Flattening:
         place = Place("implementation", call.name).at("node", node.name)
         graph = self._graph(callee)
         values = _bound(graph, callee.name, place, args, kwargs)
-        for each, facts in known_inputs(graph.nodes.values()):
+        for each, facts in known_inputs(graph.nodes.values()) if self._of_ways else ():
             value = values[each]
             if type(value) is Ref and value.node in self._of_ways:
                 self._spend(1)
@@ -205,8 +205,8 @@ class _Flattening:
         given = (*call.arguments[node.name], *node.kwargs.values())
         self._spend_on((*args, *kwargs.values()), given)
         yield Node(name, node.type, node.implementation, args, kwargs, node.data, when)
-        if node.implementation == CHOICE or not self._of_ways.isdisjoint(
-            refs(*args, *kwargs.values())
+        if node.implementation == CHOICE or (
+            self._of_ways and not self._of_ways.isdisjoint(refs(*args, *kwargs.values()))
         ):
             self._of_ways.add(name)
         ref = call.values[node.name] = Ref(name)

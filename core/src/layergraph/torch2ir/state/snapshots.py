@@ -17,7 +17,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
-from itertools import count
+from itertools import compress, count
 from typing import Any, NamedTuple
 
 import torch
@@ -151,8 +151,9 @@ class Dicts:
 
     @functools.cached_property
     def places(self) -> dict[int, int]:
-        """Return the index of each dict, by ``id``."""
-        return dict(zip(map(id, self.dicts), count(), strict=False))
+        """Return the index of each nonempty dict, by ``id``."""
+        filled = map(id, filter(None, self.dicts))
+        return dict(zip(filled, compress(count(), self.dicts), strict=True))
 
     def read(self) -> list[dict[Any, Any]]:
         """Return a copy of each; do not change the copies, because all empty ones are one dict."""
