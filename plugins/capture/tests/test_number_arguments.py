@@ -218,6 +218,29 @@ def test_a_loop_refuses_a_negative_number():
         rebuilt(torch.randn(3, 4), -1)
 
 
+class Reads(nn.Module):
+    """Loops over the tokens of sequences."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.cell = nn.Embedding(10, 4), nn.GRUCell(4, 4)
+
+    def forward(self, tokens):
+        state = torch.zeros(len(tokens), 4, device=tokens.device)
+        for place in range(tokens.shape[1]):
+            state = self.cell(self.embedding(tokens[:, place]), state)
+        return state
+
+
+def test_a_model_on_meta_has_no_largest_number():
+    model = Reads().to("meta")
+    ir = lg.to_ir(model, (torch.ones(2, 5, dtype=torch.long, device="meta"),))
+    own = Reads()
+    rebuilt = lg.to_torch(ir, own.state_dict())
+    tokens = torch.randint(10, (3, 7))
+    assert torch.equal(rebuilt(tokens), own(tokens))
+
+
 class TimeStep(nn.Module):
     """Takes a time step as an int or as a tensor, as diffusion models do."""
 

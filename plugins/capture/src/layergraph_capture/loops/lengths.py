@@ -247,7 +247,8 @@ def _inputs(values: Sequence[Any]) -> Iterator[torch.Tensor | int]:
 def _largest(tensor: torch.Tensor) -> Iterator[int]:
     """Yield the largest number of a small tensor of integers; nothing for any other tensor."""
     is_plain = type(tensor) in PLAIN_CLASSES and tensor.dtype in _INTEGERS
-    if is_plain and 0 < tensor.numel() <= _MOST_VALUES:
+    is_read = is_plain and tensor.layout is torch.strided and not tensor.is_meta
+    if is_read and 0 < tensor.numel() <= _MOST_VALUES:
         yield int(tensor.max())
 
 
