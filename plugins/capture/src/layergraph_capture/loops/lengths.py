@@ -191,7 +191,9 @@ def _other_size(kept: int, _number: int, _dim: int, size: int) -> int:
 
 def longer_calls(example: Example) -> Iterator[Example]:
     """Yield a few calls in which a size of the inputs is one larger, the largest size first."""
-    for size in sorted({*sizes_of(example)} - {0, 1}, reverse=True)[:_MOST_CALLS]:
+    shapes = shapes_of(example)
+    sizes = {size for shape in shapes for dim, size in shape.items() if dim != OF_INT}
+    for size in sorted(sizes - {0, 1}, reverse=True)[:_MOST_CALLS]:
         yield Length(size, 1).call(example, 1)
 
 
