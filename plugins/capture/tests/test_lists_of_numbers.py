@@ -9,6 +9,7 @@ from torch import nn
 
 import layergraph as lg
 from core.tests.traps.harness import Base, Traps, check
+from layergraph.errors import AssumptionError
 
 TRAPS = Traps()
 COUNTS = torch.tensor([2, 1, 3])
@@ -136,3 +137,18 @@ def test_a_loop_over_a_list_serves_other_lengths(counts, tmp_path):
     rebuilt = lg.load_model(tmp_path / "model.safetensors")
     given = torch.randn(sum(counts), 4), torch.tensor(counts)
     assert torch.equal(rebuilt(*given), model(*given))
+
+
+class OfComplex(nn.Module):
+    def forward(self, x, numbers):
+        return x * numbers.tolist()[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.complex32, torch.complex64, torch.complex128])
+def test_complex_numbers_are_guards(dtype):
+    model, x = OfComplex(), torch.ones(2)
+    rebuilt = lg.to_torch(lg.to_ir(model, (x, torch.tensor([1 + 1j], dtype=dtype))))
+    same = torch.tensor([1 + 1j], dtype=dtype)
+    assert torch.equal(rebuilt(x, same), model(x, same))
+    with pytest.raises(AssumptionError):
+        rebuilt(x, torch.tensor([2 + 1j], dtype=dtype))

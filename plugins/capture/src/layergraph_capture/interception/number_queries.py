@@ -127,7 +127,7 @@ class NumberQueries:
         return (
             known(torch.Tensor.dim) > 0
             and known(torch.Tensor.numel) <= _MOST_NUMBERS
-            and tensor.dtype not in (torch.bool, torch.complex64, torch.complex128)
+            and not (tensor.dtype is torch.bool or tensor.dtype.is_complex)
         )
 
     def truth(self, func: Any, args: Any, kwargs: Any) -> Any:
