@@ -48,9 +48,9 @@ def to_ir(
             ``if x.sum() > 0``. ``"both"`` captures both ways: the model runs again with the other
             answer, at most seven times, or once for each of 24 decisions. A way that the model
             raises on, that a graph cannot hold, or that is one too many becomes a guard, and so
-            does a number that Python needs.
-            ``"assume"`` captures the way of the example alone, with a guard: the rebuilt model
-            raises if an input gives another answer. ``"refuse"`` raises a CaptureError.
+            does a number that Python needs. ``"assume"`` captures the way of the example alone,
+            with a guard: the rebuilt model raises if an input gives another answer. ``"refuse"``
+            raises a CaptureError.
         modes: the modes to capture if the code depends on ``self.training``: ``"both"``, or the
             model's ``"own"``. With ``"own"``, the capture is faster, and the rebuilt model raises
             in the other mode.

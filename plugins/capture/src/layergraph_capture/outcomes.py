@@ -1,4 +1,4 @@
-"""What a call of a model gives and leaves, to compare it with a call of its rebuilt model."""
+"""The outcome of a call of a model: its results, and the state that it leaves."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import torch
 from layergraph.tensors.memory import version
 from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.patches import Patch
-from layergraph_capture.symbolic.symbolic_int import SymbolicNumber, lost
+from layergraph_capture.symbolic.symbolic_int import lost, plain
 
 if TYPE_CHECKING:
     from layergraph_capture.interception.tensor_queries import Query
@@ -121,7 +121,7 @@ def _inside(args: Sequence[Any]) -> Iterator[Any]:
 
 
 def _is_number(value: object) -> bool:
-    number = value.plain() if isinstance(value, SymbolicNumber) else value
+    number = plain(value)
     return type(number).__module__ == "numpy" and not is_array(number)
 
 

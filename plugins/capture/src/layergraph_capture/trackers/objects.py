@@ -29,9 +29,6 @@ class Objects:
         rows: the rows of the hook, by class.
         functions: the functions that may become nodes.
 
-    Attributes:
-        opens_numbers: whether the graph takes other numbers than those of the example.
-
     Raises:
         PluginError: the hook ``functions`` does not name a function of a row.
     """
@@ -39,8 +36,8 @@ class Objects:
     def __init__(self, rows: Mapping[type, Structure], functions: Functions) -> None:
         self._rows = dict(rows)
         self._functions = functions
-        self._has_numbers = False
-        self.opens_numbers = True
+        # Whether the graph takes other numbers than the example has, and whether any came.
+        self._opens_numbers, self._has_numbers = True, False
         for row in rows.values():
             self.name(row.flatten)
             self.name(row.unflatten)
@@ -105,13 +102,13 @@ class Objects:
 
     def is_number(self, value: Any) -> bool:
         """Return whether a value is a number of which the graph takes others."""
-        is_open = self.opens_numbers and type(value) in _NUMBERS
+        is_open = self._opens_numbers and type(value) in _NUMBERS
         self._has_numbers |= is_open
         return is_open
 
     def fixes_numbers(self) -> bool:
         """Fix all numbers from now on; return whether this changes anything."""
-        self.opens_numbers = False
+        self._opens_numbers = False
         changes, self._has_numbers = self._has_numbers, False
         return changes
 
